@@ -1,0 +1,239 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// Tap is the eBPF filter, loaded. Its methods other than Close, and Attach, make
+// no system call: they work after every capability has been dropped.
+type Tap struct {
+	objects  tapObjects
+	seed     uint64
+	slots    []tapTapSkip
+	ports    []uint64
+	counters []tapTapCounters
+	mapped   [][]byte
+}
+
+// Load loads the filter. It needs CAP_BPF, Linux 5.8 for that capability, and
+// before Linux 5.11 about 200 KiB of RLIMIT_MEMLOCK, which is raised as far as
+// the hard limit allows. The error says which of these is missing.
+func Load() (*Tap, error) {
+	spec, err := loadTap()
+	if err != nil {
+		return nil, fmt.Errorf("reading the filter's object: %w", err)
+	}
+	t := &Tap{seed: rand.Uint64()}
+	if err := spec.Variables[tapVarHashSeed].Set(t.seed); err != nil {
+		return nil, fmt.Errorf("seeding the filter: %w", err)
+	}
+	raiseMemlock()
+	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
+		return nil, explain(err)
+	}
+	if err := t.mapAll(); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// raiseMemlock raises the soft limit to the hard one, which takes no privilege.
+func raiseMemlock() {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l) == nil && l.Cur < l.Max {
+		l.Cur = l.Max
+		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &l)
+	}
+}
+
+// explain names what is missing, so that it can be given.
+func explain(err error) error {
+	var verifier *ebpf.VerifierError
+	var l unix.Rlimit
+	switch {
+	case errors.As(err, &verifier):
+		return fmt.Errorf("loading the filter: %w", err)
+	case errors.Is(err, unix.EPERM) && unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l) == nil && l.Max < 256<<10 && hasCapBPF():
+		return fmt.Errorf("loading the filter: RLIMIT_MEMLOCK of %d KiB is too small; Linux before 5.11 needs 256 KiB: %w", l.Max>>10, err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("loading the filter: CAP_BPF is missing, or a seccomp profile or user namespace forbids bpf(): %w", err)
+	case errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("loading the filter: the memory limit leaves no room for its maps of about 200 KiB: %w", err)
+	case errors.Is(err, unix.ENOSYS):
+		return fmt.Errorf("loading the filter: the kernel has no bpf(): %w", err)
+	}
+	return fmt.Errorf("loading the filter: %w", err)
+}
+
+func hasCapBPF() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if unix.Capget(&header, &data[0]) != nil {
+		return false
+	}
+	const inSecondWord = unix.CAP_BPF - 32
+	return data[1].Effective&(1<<inSecondWord) != 0
+}
+
+func (t *Tap) mapAll() error {
+	skips, err := mapArray[tapTapSkip](t, t.objects.Skips)
+	if err != nil {
+		return err
+	}
+	ports, err := mapArray[uint64](t, t.objects.Ports)
+	if err != nil {
+		return err
+	}
+	counters, err := mapArray[tapTapCounters](t, t.objects.Counters)
+	if err != nil {
+		return err
+	}
+	t.slots, t.ports, t.counters = skips, ports, counters
+	return nil
+}
+
+func mapArray[T any](t *Tap, m *ebpf.Map) ([]T, error) {
+	var zero T
+	n := int(m.MaxEntries())
+	page := unix.Getpagesize()
+	size := (n*int(unsafe.Sizeof(zero)) + page - 1) &^ (page - 1)
+	b, err := unix.Mmap(m.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("mapping %s: %w", m, err)
+	}
+	t.mapped = append(t.mapped, b)
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), n), nil
+}
+
+// Attach makes the filter that of the socket and locks it (SO_LOCK_FILTER).
+func (t *Tap) Attach(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, t.objects.Tap.FD()); err != nil {
+		return fmt.Errorf("attaching the filter: %w", err)
+	}
+	return lock(fd)
+}
+
+func lock(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
+		return fmt.Errorf("locking the filter: %w", err)
+	}
+	return nil
+}
+
+// Close unloads the filter; sockets that it is attached to keep it.
+func (t *Tap) Close() error {
+	for _, b := range t.mapped {
+		_ = unix.Munmap(b)
+	}
+	t.mapped, t.slots, t.ports, t.counters = nil, nil, nil, nil
+	return t.objects.Close()
+}
+
+// id is the hash by which the filter knows a direction: direction_id in C.
+func (t *Tap) id(d *Direction) uint64 {
+	mix := func(h, w uint64) uint64 {
+		h = (h ^ w) * 0x9E3779B97F4A7C15
+		return h ^ h>>32
+	}
+	h := mix(t.seed, binary.LittleEndian.Uint64(d.Source[:8]))
+	h = mix(h, binary.LittleEndian.Uint64(d.Source[8:]))
+	h = mix(h, binary.LittleEndian.Uint64(d.Destination[:8]))
+	h = mix(h, binary.LittleEndian.Uint64(d.Destination[8:]))
+	h = mix(h, uint64(bits.ReverseBytes16(d.SourcePort))<<16|uint64(bits.ReverseBytes16(d.DestinationPort)))
+	return max(h, 1)
+}
+
+// slot returns where a direction lies, or a free slot, or nil if others hold both.
+func (t *Tap) slot(id uint64) *tapTapSkip {
+	i := id & uint64(len(t.slots)-1)
+	a, b := &t.slots[i], &t.slots[i^1]
+	switch {
+	case a.Id == id || b.Id == id:
+		if a.Id == id {
+			return a
+		}
+		return b
+	case a.Id == 0:
+		return a
+	case b.Id == 0:
+		return b
+	}
+	return nil
+}
+
+// Skip tells the filter that the bytes from sequence number from on, span of
+// them, at most MaxSpan, are not needed: it leaves out packets that lie within.
+// It replaces what was said of the direction before; a span of 0 takes it back.
+// It reports whether there was room to note it; without, everything is captured.
+func (t *Tap) Skip(d *Direction, from, span uint32) bool {
+	id := t.id(d)
+	s := t.slot(id)
+	if s == nil {
+		return false
+	}
+	if s.Id != id {
+		setRange(s, 0, 0)
+		atomic.StoreUint64(&s.Id, id)
+	}
+	setRange(s, from, min(span, MaxSpan))
+	return true
+}
+
+// Forget frees what Skip noted of the direction.
+func (t *Tap) Forget(d *Direction) {
+	id := t.id(d)
+	if s := t.slot(id); s != nil && s.Id == id {
+		setRange(s, 0, 0)
+		atomic.StoreUint64(&s.Id, 0)
+	}
+}
+
+// setRange stores both numbers at once, as the filter reads them.
+func setRange(s *tapTapSkip, from, span uint32) {
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&s.From)), uint64(span)<<32|uint64(from))
+}
+
+// Own tells the filter, before the connection is made, that a local TCP port is
+// of the sidecar's own connection, or that it no longer is.
+func (t *Tap) Own(port uint16, own bool) { setBit(&t.ports[port>>6], port, own) }
+
+// Exclude tells the filter to leave out connections with this port at either end.
+func (t *Tap) Exclude(port uint16) { setBit(&t.ports[len(t.ports)/2+int(port>>6)], port, true) }
+
+func setBit(word *uint64, port uint16, on bool) {
+	if on {
+		atomic.OrUint64(word, 1<<(port&63))
+	} else {
+		atomic.AndUint64(word, ^uint64(1<<(port&63)))
+	}
+}
+
+// Counters returns the sums over all CPUs.
+func (t *Tap) Counters() Counters {
+	var sum Counters
+	for i := range t.counters {
+		c := &t.counters[i]
+		sum.Seen += atomic.LoadUint64(&c.Seen)
+		sum.NotTCP += atomic.LoadUint64(&c.NotTcp)
+		sum.Malformed += atomic.LoadUint64(&c.Malformed)
+		sum.Fragments += atomic.LoadUint64(&c.Fragments)
+		sum.Own += atomic.LoadUint64(&c.Own)
+		sum.Excluded += atomic.LoadUint64(&c.Excluded)
+		sum.Empty += atomic.LoadUint64(&c.Empty)
+		sum.Omitted += atomic.LoadUint64(&c.Omitted)
+		sum.OmittedBytes += atomic.LoadUint64(&c.OmittedBytes)
+		sum.Captured += atomic.LoadUint64(&c.Captured)
+		sum.LoopbackCopy += atomic.LoadUint64(&c.LoopbackCopy)
+	}
+	return sum
+}
