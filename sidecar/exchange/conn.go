@@ -1,0 +1,302 @@
+package exchange
+
+import (
+	"math"
+	"net/netip"
+)
+
+// Segment says where bytes come from.
+type Segment struct {
+	At      int64  // when they were captured, nanoseconds since the Unix epoch
+	Seq     uint32 // sequence number of the first of them
+	Ack     uint32 // acknowledgement number of the segment
+	Out     bool   // the watched namespace sent them
+	Aligned bool   // the first of them is the first of a TCP segment
+}
+
+// Conn is one TCP connection. It takes the bytes of both directions in order,
+// and in an order in which neither direction runs ahead of what the other has
+// acknowledged.
+type Conn struct {
+	e       *Engine
+	ends    [2]netip.AddrPort // of the sender of direction 0, and of 1
+	kind    Kind
+	sides   [2]side
+	pending []*pending // in the order of the requests
+	upload  *pending   // whose content the client is sending
+	count   uint32     // exchanges so far
+
+	client  Dir  // of requests, once the kind is HTTP/1
+	role    Role // of the client direction
+	lost    bool // no message boundary is known
+	any     bool // data has been seen
+	lastDir Dir  // of the last data
+	tries   int  // segments without a boundary while lost
+}
+
+// side is one direction of a connection.
+type side struct {
+	mode    mode
+	seen    bool   // a packet of this direction was captured
+	ended   bool   // its last byte was seen
+	interim bool   // its last segment started with an interim response (1xx)
+	next    uint32 // sequence number of the byte to come
+	body    body
+	held    []byte // of a head that is not complete, or too short to sniff
+	start   Segment
+	started bool // start is that of the message in held
+}
+
+type mode uint8
+
+const (
+	atStart mode = iota // of a message
+	inHead
+	inBody
+)
+
+// NewConn returns a connection whose direction d is sent by ends[d]. If its
+// handshake was not seen, fromStart is false: the bytes may start anywhere.
+func (e *Engine) NewConn(ends [2]netip.AddrPort, fromStart bool) *Conn {
+	e.Stats.Kinds[KindUndecided]++
+	return &Conn{e: e, ends: ends, lost: !fromStart}
+}
+
+// Kind returns what the connection turned out to be.
+func (c *Conn) Kind() Kind { return c.kind }
+
+// Saw tells that a packet of the direction was captured, with or without data.
+func (c *Conn) Saw(d Dir) { c.sides[d].seen = true }
+
+func (c *Conn) setKind(k Kind) {
+	c.e.Stats.Kinds[c.kind]--
+	c.e.Stats.Kinds[k]++
+	c.kind = k
+}
+
+// Skippable returns how many of the bytes to come in a direction are not needed:
+// they may be passed over by Skip. math.MaxInt64 means all.
+func (c *Conn) Skippable(d Dir) int64 {
+	switch {
+	case c.kind.ignored():
+		return math.MaxInt64
+	case c.lost || c.sides[d].mode != inBody:
+		return 0
+	}
+	return c.sides[d].body.skippable()
+}
+
+// Skip passes over n bytes, at most Skippable.
+func (c *Conn) Skip(d Dir, n int64) {
+	c.sides[d].next += uint32(n)
+	if !c.kind.ignored() {
+		c.sides[d].body.skip(n)
+	}
+}
+
+// Data takes the next bytes of a direction. They are not kept.
+func (c *Conn) Data(d Dir, s Segment, b []byte) {
+	if len(b) == 0 || c.kind.ignored() {
+		return
+	}
+	if c.lost && !c.resync(d, s, b) {
+		c.note(d, s, b)
+		return
+	}
+	if c.kind == KindUndecided {
+		c.decide(d, s, b)
+	} else {
+		c.feed(d, s, b)
+	}
+	c.note(d, s, b)
+}
+
+// note remembers of the last bytes what resync asks for.
+func (c *Conn) note(d Dir, s Segment, b []byte) {
+	c.any, c.lastDir = true, d
+	side := &c.sides[d]
+	side.next = s.Seq + uint32(len(b))
+	side.interim = len(b) >= 7 && string(b[:7]) == "HTTP/1." && (len(b) < 10 || b[9] == '1')
+}
+
+// decide waits for enough bytes to tell what the connection is. A server that
+// speaks first speaks no HTTP.
+func (c *Conn) decide(d Dir, s Segment, b []byte) {
+	side := &c.sides[d]
+	first := s
+	if len(side.held) > 0 {
+		b = c.hold(side, b)
+		if b == nil {
+			return
+		}
+		first = side.start
+	}
+	switch g, kind := sniff(b); g {
+	case guessRequest:
+		c.becomeHTTP(d, first)
+		if len(side.held) > 0 {
+			b = c.unhold(side)
+			side.start, side.started = first, true
+		}
+		s.Seq = first.Seq
+		c.feed(d, s, b)
+	case guessResponse:
+		c.e.Stats.Orphans++
+		c.loseBoundary(DropIncomplete)
+	case guessOther:
+		c.ignore(kind)
+	case guessMore:
+		if len(side.held) == 0 {
+			side.start = s
+			c.hold(side, b)
+		}
+	}
+}
+
+func (c *Conn) becomeHTTP(d Dir, s Segment) {
+	c.setKind(KindHTTP1)
+	c.client = d
+	if s.Out {
+		c.role = RoleClient
+	}
+}
+
+// hold appends to the bytes held of a direction and returns them, or nil if
+// that exceeded a bound and the connection was given up.
+func (c *Conn) hold(side *side, b []byte) []byte {
+	e := c.e
+	switch {
+	case len(side.held)+len(b) > e.limits.Head:
+		c.giveUpHead(side, DropHeadTooLarge)
+		return nil
+	case e.Stats.HeldBytes+int64(len(b)) > int64(e.limits.Buffered):
+		c.giveUpHead(side, DropMemory)
+		return nil
+	}
+	side.held = append(side.held, b...)
+	e.Stats.HeldBytes += int64(len(b))
+	return side.held
+}
+
+// giveUpHead ends the parsing of a connection whose current head cannot be held.
+func (c *Conn) giveUpHead(side *side, why Drop) {
+	if side == &c.sides[c.client] && c.kind == KindHTTP1 {
+		c.e.dropUnparsed(why)
+		side.mode = atStart
+	}
+	c.dropPending(why)
+	c.ignore(KindGivenUp)
+}
+
+// unhold returns what was held of a direction and holds nothing any more. The
+// bytes stay valid until the next call of hold.
+func (c *Conn) unhold(side *side) []byte {
+	b := side.held
+	c.e.Stats.HeldBytes -= int64(len(b))
+	side.held = side.held[:0]
+	return b
+}
+
+func (c *Conn) release(side *side) {
+	c.unhold(side)
+	side.held = nil
+	side.started = false
+}
+
+// ignore ends the parsing of the connection.
+func (c *Conn) ignore(k Kind) {
+	c.dropPending(DropGivenUp)
+	c.dropHead(DropGivenUp)
+	c.setKind(k)
+	c.release(&c.sides[0])
+	c.release(&c.sides[1])
+}
+
+// dropHead counts the request whose head is not complete, if there is one.
+func (c *Conn) dropHead(why Drop) {
+	if s := &c.sides[c.client]; c.kind == KindHTTP1 && s.mode == inHead {
+		s.mode = atStart
+		c.e.dropUnparsed(why)
+	}
+}
+
+// Gap tells that the next n bytes of a direction are missing though they were
+// needed. Every exchange in progress is given up, and a boundary is awaited.
+func (c *Conn) Gap(d Dir, n int64) {
+	c.sides[d].next += uint32(n)
+	if c.kind.ignored() {
+		return
+	}
+	c.e.Stats.Gaps++
+	c.dropPending(DropGap)
+	c.loseBoundary(DropGap)
+}
+
+// loseBoundary makes the connection wait for a certain boundary.
+func (c *Conn) loseBoundary(why Drop) {
+	c.dropHead(why)
+	c.lost, c.tries = true, 0
+	for i := range c.sides {
+		c.release(&c.sides[i])
+		c.sides[i].mode = atStart
+		c.sides[i].body = body{}
+	}
+}
+
+// resync reports whether a request certainly starts with b: it fills the start
+// of a segment, the bytes before it on the connection were a final response,
+// and its sender had received all of that. On a connection of which nothing was
+// seen before, its looks must do.
+func (c *Conn) resync(d Dir, s Segment, b []byte) bool {
+	const maxTries = 4096
+	if c.tries++; c.tries > maxTries {
+		c.ignore(KindGivenUp)
+		return false
+	}
+	if !s.Aligned || c.kind == KindHTTP1 && d != c.client || requestLine(b) != yes {
+		return false
+	}
+	other := &c.sides[d.Opposite()]
+	if c.any && (c.lastDir == d || other.interim || s.Ack != other.next) {
+		return false
+	}
+	if c.any {
+		c.e.Stats.Resyncs++
+	}
+	c.lost = false
+	if c.kind == KindHTTP1 {
+		return true
+	}
+	c.becomeHTTP(d, s)
+	return true
+}
+
+// End tells that a direction has ended, with FIN.
+func (c *Conn) End(d Dir, at int64) {
+	side := &c.sides[d]
+	if side.ended {
+		return
+	}
+	side.ended = true
+	if c.kind != KindHTTP1 || c.lost || d == c.client {
+		return
+	}
+	if side.mode == inBody && side.body.framing == untilClose {
+		c.pending[0].x.End = at
+		c.endResponse()
+		return
+	}
+	c.finish(Truncated, at)
+}
+
+// Close tells that the connection is over, or that it is not watched any more.
+// why is the Outcome of an exchange in progress: Truncated after both directions
+// have ended, Reset, Evicted or Unfinished. The Conn must not be used afterwards.
+func (c *Conn) Close(why Outcome, at int64) {
+	if c.kind == KindHTTP1 && !c.lost {
+		c.dropHead(DropIncomplete)
+		c.finish(why, at)
+	}
+	c.release(&c.sides[0])
+	c.release(&c.sides[1])
+}

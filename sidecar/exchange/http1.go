@@ -1,0 +1,318 @@
+package exchange
+
+// feed takes bytes of an HTTP/1 connection.
+func (c *Conn) feed(d Dir, s Segment, b []byte) {
+	for len(b) > 0 && c.kind == KindHTTP1 && !c.lost {
+		var n int
+		if c.sides[d].mode == inBody {
+			n = c.feedBody(d, s, b)
+		} else {
+			n = c.feedHead(d, s, b)
+		}
+		b = b[n:]
+		s.Seq += uint32(n)
+		s.Aligned = false
+	}
+}
+
+// feedHead reads a message head, which may come in any number of pieces, and
+// returns how many bytes of b belong to it.
+func (c *Conn) feedHead(d Dir, s Segment, b []byte) int {
+	side := &c.sides[d]
+	if side.mode == atStart {
+		if d == c.client {
+			// Empty lines before a request are no part of it (RFC 9112, section 2.2).
+			if n := leadingLines(b); n > 0 {
+				return n
+			}
+		}
+		side.mode = inHead
+		if !side.started {
+			side.start, side.started = s, true
+		}
+	}
+	before := len(side.held)
+	if before == 0 {
+		if n := headEnd(b, 0); n >= 0 {
+			c.takeHead(d, s, string(b[:n]))
+			return n
+		}
+	}
+	room := min(len(b), c.e.limits.Head-before+1) // one byte more than fits is too large
+	held := c.hold(side, b[:room])
+	if held == nil {
+		return len(b)
+	}
+	n := headEnd(held, max(before-2, 0))
+	if n < 0 {
+		const early = 256 // what is not HTTP shows in the first bytes
+		if before < early {
+			c.isMessage(d, held)
+		}
+		return room
+	}
+	text := string(held[:n])
+	c.unhold(side)
+	c.takeHead(d, s, text)
+	return n - before
+}
+
+func leadingLines(b []byte) int {
+	n := 0
+	for n < len(b) && (b[n] == '\r' || b[n] == '\n') {
+		n++
+	}
+	return n
+}
+
+// isMessage gives the connection up if b cannot be the start of a message.
+func (c *Conn) isMessage(d Dir, b []byte) {
+	want := guessResponse
+	if d == c.client {
+		want = guessRequest
+	}
+	g, _ := sniff(b)
+	if g != want && g != guessMore {
+		c.notHTTP()
+	}
+}
+
+// notHTTP gives up a connection on which something else follows.
+func (c *Conn) notHTTP() {
+	c.dropHead(DropMalformed)
+	c.dropPending(DropMalformed)
+	if c.count == 0 {
+		c.ignore(KindOther)
+	} else {
+		c.ignore(KindGivenUp)
+	}
+}
+
+func (c *Conn) takeHead(d Dir, s Segment, text string) {
+	if d == c.client {
+		c.takeRequest(s, text)
+	} else {
+		c.takeResponse(s, text)
+	}
+}
+
+func (c *Conn) takeRequest(s Segment, text string) {
+	side := &c.sides[c.client]
+	if len(text) > c.e.limits.Head {
+		c.giveUpHead(side, DropHeadTooLarge)
+		return
+	}
+	if len(c.pending) >= c.e.limits.Pipeline {
+		c.giveUpHead(side, DropPipeline)
+		return
+	}
+	p := c.e.newPending()
+	x := &p.x
+	h, ok := parseRequest(text, &x.Request, c.e.limits.Fields)
+	if !ok {
+		c.e.drop(p, DropMalformed)
+		side.mode = atStart
+		c.notHTTP()
+		return
+	}
+	x.Protocol = h.protocol
+	x.Start, x.End = side.start.At, s.At
+	x.Wire = Wire{RequestSeq: side.start.Seq, RequestAck: side.start.Ack, Index: c.count}
+	c.count++
+	c.pending = append(c.pending, p)
+	c.upload = p
+	side.started, side.mode = false, inBody
+	side.body = h.requestBody()
+	if p.ambiguous = h.ambiguous; p.ambiguous {
+		side.body = body{framing: untilClose} // where it ends is not known
+		return
+	}
+	if side.body.empty() {
+		c.endRequest()
+	}
+}
+
+func (c *Conn) takeResponse(s Segment, text string) {
+	side := &c.sides[c.client.Opposite()]
+	first := side.start
+	side.started = false
+	if len(c.pending) == 0 {
+		// Nothing says what it answers, so its framing is not known either.
+		c.e.Stats.Orphans++
+		c.loseBoundary(DropIncomplete)
+		return
+	}
+	p := c.pending[0]
+	x := &p.x
+	if p.responseDone {
+		c.emitFirst(Complete)
+		c.e.Stats.Orphans++
+		c.ignore(KindGivenUp)
+		return
+	}
+	x.Response.Fields = x.Response.Fields[:0]
+	h, ok := parseResponse(text, &x.Response, c.e.limits.Fields)
+	if !ok {
+		x.Response.Status = 0
+		c.notHTTP()
+		return
+	}
+	if len(text) > c.e.limits.Head {
+		c.giveUpHead(side, DropHeadTooLarge)
+		return
+	}
+	x.End = s.At
+	if x.Response.Status < 200 && x.Response.Status != 101 {
+		side.mode = atStart
+		if h.ambiguous {
+			c.giveUpAmbiguous()
+		}
+		return
+	}
+	x.FirstByte = first.At
+	x.Wire.ResponseSeq = first.Seq
+	side.mode = inBody
+	side.body = h.responseBody(x.Request.Method, x.Response.Status)
+	switch {
+	case x.Response.Status == 101:
+		c.switchProtocol(KindUpgraded)
+	case x.Request.Method == "CONNECT" && x.Response.Status < 300:
+		c.switchProtocol(KindTunnel)
+	case h.ambiguous:
+		c.giveUpAmbiguous()
+	case side.body.empty():
+		c.endResponse()
+	}
+}
+
+// switchProtocol emits the exchange that ended HTTP on the connection.
+func (c *Conn) switchProtocol(k Kind) {
+	c.emitFirst(Complete)
+	c.ignore(k)
+}
+
+// giveUpAmbiguous emits what is certain of the first exchange; what follows on
+// the connection is not.
+func (c *Conn) giveUpAmbiguous() {
+	c.emitFirst(Ambiguous)
+	c.ignore(KindAmbiguous)
+}
+
+// feedBody reads content and returns how many bytes of b belong to it.
+func (c *Conn) feedBody(d Dir, s Segment, b []byte) int {
+	side := &c.sides[d]
+	n, state := side.body.consume(b)
+	if d == c.client {
+		switch state {
+		case bodyDone:
+			c.endRequest()
+		case bodyBad:
+			if c.upload != nil {
+				c.upload.ambiguous = true
+			}
+			side.body = body{framing: untilClose} // where it ends is not known
+		}
+		return n
+	}
+	c.pending[0].x.End = s.At
+	switch state {
+	case bodyDone:
+		c.endResponse()
+	case bodyBad:
+		c.giveUpAmbiguous()
+	}
+	return n
+}
+
+func (c *Conn) endRequest() {
+	side := &c.sides[c.client]
+	side.mode = atStart
+	p := c.upload
+	if p == nil { // the server closed its direction before
+		return
+	}
+	c.upload = nil
+	p.x.Request.BodySize = side.body.size
+	p.requestDone = true
+	if p.responseDone { // an early response: p is the only one
+		c.emitFirst(Complete)
+	}
+}
+
+func (c *Conn) endResponse() {
+	side := &c.sides[c.client.Opposite()]
+	p := c.pending[0]
+	p.x.Response.BodySize = side.body.size
+	side.mode = atStart
+	p.responseDone = true
+	switch {
+	case p.ambiguous:
+		c.giveUpAmbiguous()
+	case p.requestDone:
+		c.emitFirst(Complete)
+	}
+}
+
+// finish emits everything in progress, with the outcome that the end of the
+// connection gives it.
+func (c *Conn) finish(why Outcome, at int64) {
+	for len(c.pending) > 0 {
+		p := c.pending[0]
+		o := why
+		switch {
+		case p.responseDone:
+			o = Complete
+		case p.ambiguous:
+			o = Ambiguous
+		case !c.sides[c.client.Opposite()].seen:
+			o = OneSided
+		case why == Truncated && p.x.FirstByte == 0 && c.sides[c.client.Opposite()].mode == atStart:
+			o = NoResponse
+		}
+		if o != Complete && o != OneSided {
+			p.x.End = max(p.x.End, at)
+		}
+		c.emitFirst(o)
+	}
+}
+
+// emitFirst hands over the first exchange in progress and forgets it.
+func (c *Conn) emitFirst(o Outcome) {
+	p := c.pending[0]
+	x := &p.x
+	server := &c.sides[c.client.Opposite()]
+	if c.upload == p && o != Ambiguous {
+		x.Request.BodySize = c.sides[c.client].body.size
+	}
+	if !p.responseDone {
+		if server.mode == inBody && o != Ambiguous {
+			x.Response.BodySize = server.body.size
+		}
+		server.mode = atStart
+	}
+	x.Peers = Peers{Client: c.ends[c.client], Server: c.ends[c.client.Opposite()]}
+	x.Role = c.role
+	x.Outcome = o
+	c.pop()
+	c.e.Stats.Outcomes[o]++
+	c.e.emit(x)
+	c.e.recycle(p)
+}
+
+// pop forgets the first exchange in progress.
+func (c *Conn) pop() {
+	if c.upload == c.pending[0] {
+		c.upload = nil
+	}
+	copy(c.pending, c.pending[1:])
+	c.pending[len(c.pending)-1] = nil
+	c.pending = c.pending[:len(c.pending)-1]
+}
+
+func (c *Conn) dropPending(why Drop) {
+	for len(c.pending) > 0 {
+		p := c.pending[0]
+		c.pop()
+		c.e.drop(p, why)
+	}
+}

@@ -1,0 +1,161 @@
+package exchange
+
+// Kind is what the bytes of a connection turned out to be.
+type Kind uint8
+
+// All but the first two are ignored once recognised.
+const (
+	KindUndecided Kind = iota // too few bytes to tell
+	KindHTTP1
+	KindHTTP2
+	KindTLS
+	KindSSH
+	KindPostgres
+	KindMySQL
+	KindRedis
+	KindMongoDB
+	KindAMQP
+	KindOther     // none of the known ones
+	KindUpgraded  // HTTP until 101 Switching Protocols
+	KindTunnel    // HTTP until a successful CONNECT
+	KindAmbiguous // HTTP until a message whose framing has two readings
+	KindGivenUp   // HTTP until a bound was exceeded or no boundary was found
+
+	numKinds
+)
+
+var kindNames = [...]string{
+	"undecided", "http1", "http2", "tls", "ssh", "postgres", "mysql", "redis", "mongodb", "amqp",
+	"other", "upgraded", "tunnel", "ambiguous", "given_up",
+}
+
+func (k Kind) String() string { return kindNames[k] }
+
+func (k Kind) ignored() bool { return k > KindHTTP1 }
+
+// Drop is why a request that was seen became no Exchange.
+type Drop uint8
+
+const (
+	// DropGap: captured bytes of the connection are missing.
+	DropGap Drop = iota
+	// DropIncomplete: the connection ended within the head of the request.
+	DropIncomplete
+	// DropHeadTooLarge: a head is larger than Limits.Head.
+	DropHeadTooLarge
+	// DropMalformed: what followed on the connection is not HTTP.
+	DropMalformed
+	// DropGivenUp: the connection was given up after a message that is ambiguous.
+	DropGivenUp
+	// DropPipeline: more than Limits.Pipeline requests wait for a response.
+	DropPipeline
+	// DropMemory: the bytes of incomplete heads exceed Limits.Buffered.
+	DropMemory
+
+	numDrops
+)
+
+var dropNames = [...]string{
+	"gap", "incomplete", "head_too_large", "malformed", "given_up", "pipeline", "memory",
+}
+
+func (d Drop) String() string { return dropNames[d] }
+
+// Stats counts what an Engine saw. Seen equals the sum of Outcomes and Dropped,
+// plus the exchanges in progress.
+type Stats struct {
+	Seen     uint64              // requests
+	Outcomes [numOutcomes]uint64 // exchanges emitted, by Outcome
+	Dropped  [numDrops]uint64    // requests that became no exchange, by Drop
+
+	Kinds     [numKinds]uint64 // connections by their last Kind
+	Gaps      uint64           // times that bytes which were needed are missing
+	Resyncs   uint64           // times that a boundary was found again
+	Orphans   uint64           // responses without a request
+	InFlight  int64            // exchanges in progress
+	HeldBytes int64            // bytes of incomplete heads held
+}
+
+// Limits bound what connections may cost. Zero values mean the defaults.
+type Limits struct {
+	Head     int // bytes of a message head; 64 KiB
+	Fields   int // header fields kept of a message; 256
+	Pipeline int // requests of a connection that wait for a response; 256
+	Buffered int // bytes of incomplete heads, all connections together; 8 MiB
+}
+
+func (l Limits) withDefaults() Limits {
+	set := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	set(&l.Head, 64<<10)
+	set(&l.Fields, 256)
+	set(&l.Pipeline, 256)
+	set(&l.Buffered, 8<<20)
+	return l
+}
+
+// Engine is what the connections of one capture share. It, its connections and
+// its Stats belong to one goroutine.
+type Engine struct {
+	Stats Stats
+
+	limits Limits
+	emit   func(*Exchange)
+	free   []*pending
+}
+
+// NewEngine returns an engine that hands each finished exchange to emit.
+func NewEngine(l Limits, emit func(*Exchange)) *Engine {
+	return &Engine{limits: l.withDefaults(), emit: emit}
+}
+
+// pending is an exchange in progress.
+type pending struct {
+	x            Exchange
+	requestDone  bool
+	responseDone bool
+	ambiguous    bool
+}
+
+func (e *Engine) newPending() *pending {
+	e.Stats.Seen++
+	e.Stats.InFlight++
+	if n := len(e.free); n > 0 {
+		p := e.free[n-1]
+		e.free = e.free[:n-1]
+		return p
+	}
+	return new(pending)
+}
+
+// recycle keeps a few finished ones, with their field slices, for the next.
+func (e *Engine) recycle(p *pending) {
+	const keep, keepFields = 64, 64
+	e.Stats.InFlight--
+	if len(e.free) >= keep {
+		return
+	}
+	request, response := p.x.Request.Fields, p.x.Response.Fields
+	*p = pending{}
+	if cap(request) <= keepFields {
+		p.x.Request.Fields = request[:0]
+	}
+	if cap(response) <= keepFields {
+		p.x.Response.Fields = response[:0]
+	}
+	e.free = append(e.free, p)
+}
+
+func (e *Engine) drop(p *pending, why Drop) {
+	e.Stats.Dropped[why]++
+	e.recycle(p)
+}
+
+// dropUnparsed counts a request whose head was not seen whole.
+func (e *Engine) dropUnparsed(why Drop) {
+	e.Stats.Seen++
+	e.Stats.Dropped[why]++
+}

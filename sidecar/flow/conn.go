@@ -1,0 +1,361 @@
+package flow
+
+import (
+	"github.com/spile-dev/spile/bpf"
+	"github.com/spile-dev/spile/sidecar/exchange"
+)
+
+// conn is a TCP connection. Direction 0 is that of its key.
+type conn struct {
+	key   bpf.Direction
+	x     *exchange.Conn // from the first data on, until the end
+	half  [2]half
+	last  int64 // time of the last packet
+	state state
+	v4    bool
+	// stalled tells that it is in the list of those with something that waits,
+	// since when the first of that does.
+	stalled bool
+	since   int64
+
+	newer, older *conn // in the list of its state
+}
+
+type state uint8
+
+const (
+	embryonic state = iota // no data so far
+	open
+	closed // kept for a while, so that late packets are known as such
+)
+
+// half is one direction of a connection.
+type half struct {
+	known    bool   // next is
+	syn      bool   // the handshake was seen
+	fin      bool   // FIN was seen, after finSeq
+	ended    bool   // and everything before it
+	skipping bool   // the filter was told to leave out bytes up to skipTo
+	acks     bool   // acked is valid
+	isn      uint32 // initial sequence number
+	next     uint32 // sequence number of the byte to come
+	finSeq   uint32
+	skipTo   uint32
+	acked    uint32 // highest acknowledgement number sent in this direction
+	finAt    int64
+	late     []late // by sequence number
+}
+
+// late is a segment that waits for earlier bytes.
+type late struct {
+	exchange.Segment
+	payload []byte
+	length  int
+}
+
+// before compares sequence numbers (RFC 9293, section 3.4).
+func before(a, b uint32) bool { return int32(a-b) < 0 }
+
+// take processes a segment of a connection.
+func (t *Table) take(c *conn, d exchange.Dir, s *segment) {
+	h := &c.half[d]
+	c.last = s.at
+	if c.state == closed {
+		t.Stats.Duplicates++
+		return
+	}
+	start := s.seq
+	if s.flags&flagSYN != 0 {
+		start++ // SYN takes a sequence number; data may follow (RFC 7413)
+		if !h.syn && !h.known {
+			h.syn, h.isn = true, s.seq
+		}
+	}
+	if !h.known {
+		h.known, h.next = true, start
+	}
+	if s.flags&flagACK != 0 && (!h.acks || before(h.acked, s.ack)) {
+		h.acks, h.acked = true, s.ack
+	}
+	t.enlist(c, c.state)
+	if s.length > 0 && (!h.fin || before(start, h.finSeq)) {
+		t.open(c, d, start)
+		seg := exchange.Segment{At: s.at, Seq: start, Ack: s.ack, Out: s.out, Aligned: true}
+		if s.flags&flagACK == 0 {
+			seg.Ack = c.half[d.Opposite()].next
+		}
+		t.place(c, d, late{seg, s.payload, s.length})
+	}
+	if c.x != nil {
+		c.x.Saw(d)
+	}
+	if s.flags&flagRST != 0 {
+		t.reset(c, d, s)
+		return
+	}
+	if s.flags&flagFIN != 0 && !h.fin {
+		h.fin, h.finSeq, h.finAt = true, start+uint32(s.length), s.at
+	}
+	t.pump(c)
+	t.watch(c, s.at)
+}
+
+// open makes a connection one that is followed: its first data, at seq, came.
+func (t *Table) open(c *conn, d exchange.Dir, seq uint32) {
+	if c.x != nil {
+		return
+	}
+	other := &c.half[d.Opposite()]
+	handshake := c.half[d].syn || other.syn && other.acks && other.acked == seq
+	c.x = t.engine.NewConn(c.ends(), handshake)
+	for d := range exchange.Dir(2) {
+		if c.half[d].known {
+			c.x.Saw(d)
+		}
+	}
+	t.enlist(c, open)
+	if t.lists[open].n > t.config.Connections {
+		t.evict(t.lists[open].oldest(), c.last)
+	}
+}
+
+// place delivers a segment, or keeps it if it has to wait.
+func (t *Table) place(c *conn, d exchange.Dir, l late) {
+	h := &c.half[d]
+	if len(h.late) == 0 && t.deliver(c, d, &l) {
+		return
+	}
+	const maxLate = 256
+	t.Stats.Reordered++
+	for len(h.late) >= maxLate || t.Stats.LateBytes+int64(len(l.payload)) > int64(t.config.Late) {
+		if !t.stuck(c) { // other connections hold the memory
+			t.missing(c, d, l.Seq+uint32(l.length)-h.next)
+			return
+		}
+		t.giveUp(c)
+	}
+	if len(h.late) == 0 && t.deliver(c, d, &l) {
+		return
+	}
+	l.payload = append([]byte(nil), l.payload...)
+	t.Stats.LateBytes += int64(len(l.payload))
+	i := len(h.late)
+	for i > 0 && before(l.Seq, h.late[i-1].Seq) {
+		i--
+	}
+	h.late = append(h.late, late{})
+	copy(h.late[i+1:], h.late[i:])
+	h.late[i] = l
+}
+
+// pump delivers what need not wait any more.
+func (t *Table) pump(c *conn) {
+	for progress := true; progress && c.x != nil; {
+		progress = false
+		waited := c.since != 0
+		for d := range exchange.Dir(2) {
+			h := &c.half[d]
+			for len(h.late) > 0 && t.deliver(c, d, &h.late[0]) {
+				t.shift(h)
+				progress = true
+			}
+			if t.endHalf(c, d) {
+				progress = true
+			}
+		}
+		if progress && waited {
+			c.since = c.last // what waits now has not waited for the same
+		}
+	}
+	switch {
+	case c.half[0].ended && c.half[1].ended, c.x == nil && c.half[0].fin && c.half[1].fin:
+		t.end(c, exchange.Truncated, max(c.half[0].finAt, c.half[1].finAt))
+	case c.x != nil:
+		t.steer(c, 0)
+		t.steer(c, 1)
+	}
+}
+
+func (t *Table) shift(h *half) {
+	t.Stats.LateBytes -= int64(len(h.late[0].payload))
+	copy(h.late, h.late[1:])
+	h.late[len(h.late)-1] = late{}
+	h.late = h.late[:len(h.late)-1]
+}
+
+// deliver passes a segment on, unless it has to wait; then it returns false.
+func (t *Table) deliver(c *conn, d exchange.Dir, l *late) bool {
+	h := &c.half[d]
+	switch ahead := int64(int32(l.Seq - h.next)); {
+	case ahead > 0:
+		if c.x.Skippable(d) < ahead || !t.inTurn(c, d, l.Ack) {
+			return false
+		}
+		t.skip(c, d, ahead)
+	case ahead < 0:
+		old := int(-ahead)
+		if old >= l.length {
+			t.Stats.Duplicates++
+			return true
+		}
+		l.payload = l.payload[min(old, len(l.payload)):]
+		l.length -= old
+		l.Seq, l.Aligned = h.next, false
+	}
+	if !t.inTurn(c, d, l.Ack) {
+		return false
+	}
+	c.x.Data(d, l.Segment, l.payload)
+	h.next += uint32(len(l.payload))
+	if cut := l.length - len(l.payload); cut > 0 {
+		t.missing(c, d, uint32(cut))
+	}
+	return true
+}
+
+// inTurn reports whether the other direction has been delivered as far as the
+// sender of a segment had received it.
+func (t *Table) inTurn(c *conn, d exchange.Dir, ack uint32) bool {
+	other := &c.half[d.Opposite()]
+	if !other.known {
+		return true
+	}
+	ahead := int64(int32(ack - other.next))
+	if other.ended {
+		ahead-- // FIN takes a sequence number
+	}
+	return ahead <= 0 || ahead <= c.x.Skippable(d.Opposite())
+}
+
+// missing passes over bytes that will not come: needed or not.
+func (t *Table) missing(c *conn, d exchange.Dir, n uint32) {
+	if c.x.Skippable(d) >= int64(n) {
+		t.skip(c, d, int64(n))
+		return
+	}
+	t.Stats.Missing += uint64(n)
+	c.x.Gap(d, int64(n))
+	c.half[d].next += n
+}
+
+func (t *Table) skip(c *conn, d exchange.Dir, n int64) {
+	t.Stats.Omitted += uint64(n)
+	c.x.Skip(d, n)
+	c.half[d].next += uint32(n)
+}
+
+// endHalf ends a direction when everything before its FIN has been delivered.
+func (t *Table) endHalf(c *conn, d exchange.Dir) bool {
+	h := &c.half[d]
+	if !h.fin || h.ended || len(h.late) > 0 {
+		return false
+	}
+	if n := int32(h.finSeq - h.next); n > 0 {
+		if c.x.Skippable(d) < int64(n) {
+			return false
+		}
+		t.skip(c, d, int64(n))
+	}
+	h.ended = true
+	c.x.End(d, h.finAt)
+	return true
+}
+
+// reset ends a connection. An RST that is far from what is expected is none of
+// its own (RFC 5961, section 3.2).
+func (t *Table) reset(c *conn, d exchange.Dir, s *segment) {
+	const plausible = 1 << 20
+	h := &c.half[d]
+	t.pump(c)
+	if c.x != nil {
+		ahead := int64(int32(s.seq - h.next))
+		if ahead < -plausible || ahead > plausible && ahead-plausible > c.x.Skippable(d) {
+			t.Stats.Stray++
+			return
+		}
+		for t.stuck(c) {
+			t.giveUp(c)
+		}
+		if c.x != nil && ahead > 0 {
+			if n := int32(s.seq - h.next); n > 0 {
+				t.missing(c, d, uint32(n))
+			}
+		}
+	}
+	t.end(c, exchange.Reset, s.at)
+}
+
+// end closes a connection towards the exchange layer and keeps it as closed.
+func (t *Table) end(c *conn, why exchange.Outcome, at int64) {
+	if c.x != nil {
+		c.x.Close(why, at)
+		c.x = nil
+	}
+	for d := range exchange.Dir(2) {
+		h := &c.half[d]
+		for len(h.late) > 0 {
+			t.shift(h)
+		}
+		h.late = nil
+		if h.skipping {
+			key := c.direction(d)
+			t.config.Skipper.Forget(&key)
+			h.skipping = false
+		}
+	}
+	if c.state != closed {
+		t.enlist(c, closed)
+		if l := &t.lists[closed]; l.n > maxClosed && l.oldest() != c {
+			t.remove(l.oldest())
+		}
+	}
+}
+
+func (c *conn) direction(d exchange.Dir) bpf.Direction {
+	if d == 0 {
+		return c.key
+	}
+	return reverse(&c.key)
+}
+
+// steer tells the filter what of a direction is not needed.
+func (t *Table) steer(c *conn, d exchange.Dir) {
+	const (
+		worth  = 8 << 10  // bytes that are worth telling
+		window = 16 << 20 // a packet in so many bytes shows that there is traffic
+	)
+	if t.config.Skipper == nil {
+		return
+	}
+	h := &c.half[d]
+	n := c.x.Skippable(d)
+	if !h.known || n < worth {
+		t.takeBack(c, d)
+		return
+	}
+	if h.skipping && before(h.next, h.skipTo) {
+		return
+	}
+	span := uint32(min(n, window))
+	key := c.direction(d)
+	if t.config.Skipper.Skip(&key, h.next, span) {
+		h.skipping, h.skipTo = true, h.next+span
+	}
+}
+
+// takeBack has the filter capture a direction again.
+func (t *Table) takeBack(c *conn, d exchange.Dir) bool {
+	h := &c.half[d]
+	if !h.skipping {
+		return false
+	}
+	key := c.direction(d)
+	t.config.Skipper.Forget(&key)
+	h.skipping = false
+	return true
+}
+
+func (t *Table) takeBackSkips(c *conn) bool {
+	a, b := t.takeBack(c, 0), t.takeBack(c, 1)
+	return a || b
+}
