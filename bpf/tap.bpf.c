@@ -88,7 +88,17 @@ struct segment {
 	__u32 headers; /* of them up to the TCP header */
 };
 
-#define COUNT(field, n) __sync_fetch_and_add(&c->field, n)
+/*
+ * The offset is an immediate of the instruction, so that the compiler cannot
+ * merge two counts into one with an offset in a register: without CAP_PERFMON the
+ * verifier refuses such arithmetic on pointers.
+ */
+#define COUNT(field, n)                                                                            \
+	do {                                                                                       \
+		__u64 *counter = (__u64 *)c;                                                       \
+		asm volatile("%0 += %1" : "+r"(counter) : "i"(__builtin_offsetof(struct tap_counters, field))); \
+		__sync_fetch_and_add(counter, n);                                                  \
+	} while (0)
 
 /* The same as in Go: skipID. */
 static __always_inline __u64 mix(__u64 h, __u64 w)
@@ -109,6 +119,7 @@ static __always_inline __u64 direction_id(const struct segment *s, const struct 
 	return h ? h : 1;
 }
 
+/* A direction lies in the slot that its hash names or in that slot's neighbour. */
 static __always_inline struct tap_skip *skip_of(__u64 id)
 {
 	__u32 slot = id & (TAP_SKIP_SLOTS - 1);

@@ -8,8 +8,8 @@
 #include "kernel.h"
 
 enum tap_limits {
-	TAP_SKIP_SLOTS = 8192, /* power of two; a direction lies in slot id or id ^ 1 */
-	TAP_CPUS = 64,         /* counter rows; CPUs beyond share them */
+	TAP_SKIP_SLOTS = 8192, /* power of two */
+	TAP_CPUS = 32,         /* counter rows; CPUs beyond share them */
 	TAP_PORT_WORDS = 1024, /* 65,536 ports, a bit each */
 };
 

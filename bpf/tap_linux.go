@@ -25,8 +25,8 @@ type Tap struct {
 }
 
 // Load loads the filter. It needs CAP_BPF, Linux 5.8 for that capability, and
-// before Linux 5.11 about 200 KiB of RLIMIT_MEMLOCK, which is raised as far as
-// the hard limit allows. The error says which of these is missing.
+// before Linux 5.11 a RLIMIT_MEMLOCK of 256 KiB, over all processes of the user.
+// The error says which of these is missing.
 func Load() (*Tap, error) {
 	spec, err := loadTap()
 	if err != nil {
@@ -41,14 +41,18 @@ func Load() (*Tap, error) {
 		return nil, explain(err)
 	}
 	if err := t.mapAll(); err != nil {
-		t.Close()
-		return nil, err
+		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
 }
 
-// raiseMemlock raises the soft limit to the hard one, which takes no privilege.
+// raiseMemlock lifts the limit with CAP_SYS_RESOURCE, otherwise it raises the
+// soft limit to the hard one.
 func raiseMemlock() {
+	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unlimited) == nil {
+		return
+	}
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l) == nil && l.Cur < l.Max {
 		l.Cur = l.Max
@@ -64,7 +68,7 @@ func explain(err error) error {
 	case errors.As(err, &verifier):
 		return fmt.Errorf("loading the filter: %w", err)
 	case errors.Is(err, unix.EPERM) && unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l) == nil && l.Max < 256<<10 && hasCapBPF():
-		return fmt.Errorf("loading the filter: RLIMIT_MEMLOCK of %d KiB is too small; Linux before 5.11 needs 256 KiB: %w", l.Max>>10, err)
+		return fmt.Errorf("loading the filter: Linux before 5.11 needs 256 KiB of RLIMIT_MEMLOCK, which is %d KiB for all of the user's processes: %w", l.Max>>10, err)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("loading the filter: CAP_BPF is missing, or a seccomp profile or user namespace forbids bpf(): %w", err)
 	case errors.Is(err, unix.ENOMEM):
