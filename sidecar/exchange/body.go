@@ -79,6 +79,17 @@ func (b *body) skip(n int64) {
 	}
 }
 
+// pass is skip for bytes of which the length is known to have been sent: the last
+// byte of a body of known length may be among them. It reports whether they are
+// all content.
+func (b *body) pass(n int64) bool {
+	if n > b.skippable() && (b.framing != byLength || n > b.left) {
+		return false
+	}
+	b.skip(n)
+	return true
+}
+
 // consume reads from p and returns how many bytes belong to the body.
 func (b *body) consume(p []byte) (int, bodyState) {
 	switch b.framing {

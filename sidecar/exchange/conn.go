@@ -94,6 +94,22 @@ func (c *Conn) Skip(d Dir, n int64) {
 	}
 }
 
+// Pass takes the next n bytes of a direction, of a segment that was captured
+// without them. It reports whether they are not needed; if they are, nothing
+// changes, and they are a Gap.
+func (c *Conn) Pass(d Dir, at int64, n int64) bool {
+	side := &c.sides[d]
+	switch {
+	case c.kind.ignored():
+	case c.lost || side.mode != inBody || !side.body.pass(n):
+		return false
+	case side.body.framing == byLength && side.body.left == 0:
+		c.endBody(d, at)
+	}
+	side.next += uint32(n)
+	return true
+}
+
 // Data takes the next bytes of a direction. They are not kept.
 func (c *Conn) Data(d Dir, s Segment, b []byte) {
 	if len(b) == 0 || c.kind.ignored() {

@@ -205,7 +205,7 @@ func (c *Conn) feedBody(d Dir, s Segment, b []byte) int {
 	if d == c.client {
 		switch state {
 		case bodyDone:
-			c.endRequest()
+			c.endBody(d, s.At)
 		case bodyBad:
 			if c.upload != nil {
 				c.upload.ambiguous = true
@@ -217,11 +217,21 @@ func (c *Conn) feedBody(d Dir, s Segment, b []byte) int {
 	c.pending[0].x.End = s.At
 	switch state {
 	case bodyDone:
-		c.endResponse()
+		c.endBody(d, s.At)
 	case bodyBad:
 		c.giveUpAmbiguous()
 	}
 	return n
+}
+
+// endBody ends the message whose content has ended.
+func (c *Conn) endBody(d Dir, at int64) {
+	if d == c.client {
+		c.endRequest()
+		return
+	}
+	c.pending[0].x.End = at
+	c.endResponse()
 }
 
 func (c *Conn) endRequest() {

@@ -208,9 +208,19 @@ func (t *Table) deliver(c *conn, d exchange.Dir, l *late) bool {
 	c.x.Data(d, l.Segment, l.payload)
 	h.next += uint32(len(l.payload))
 	if cut := l.length - len(l.payload); cut > 0 {
-		t.missing(c, d, uint32(cut))
+		t.cut(c, d, l.At, cut)
 	}
 	return true
+}
+
+// cut passes over the bytes of a segment that were not captured.
+func (t *Table) cut(c *conn, d exchange.Dir, at int64, n int) {
+	if !c.x.Pass(d, at, int64(n)) {
+		t.missing(c, d, uint32(n))
+		return
+	}
+	t.Stats.Omitted += uint64(n)
+	c.half[d].next += uint32(n)
 }
 
 // inTurn reports whether the other direction has been delivered as far as the

@@ -157,8 +157,9 @@ func reverse(d *bpf.Direction) bpf.Direction {
 func (t *Table) admit(c *conn, key *bpf.Direction, dir exchange.Dir, s *segment) *conn {
 	syn := s.flags&(flagSYN|flagACK) == flagSYN
 	if c != nil && syn {
-		if h := &c.half[dir]; c.state != closed && (!h.known || h.isn == s.seq) {
-			return c
+		h := &c.half[dir]
+		if h.syn && h.isn == s.seq || !h.known && c.state != closed {
+			return c // sent again, or captured twice
 		}
 		t.end(c, exchange.Evicted, s.at) // the ports are used again
 		t.remove(c)

@@ -153,3 +153,12 @@ func TestLoss(t *testing.T) {
 	}
 	t.Logf("%.1f of 40 exchanges at 2%% loss", float64(total)/200)
 }
+
+// TestCapturedTwice reads a connection twice, one after the other, as from two
+// interfaces whose packets a file holds apart.
+func TestCapturedTwice(t *testing.T) {
+	c := packets.Open(client, server, 1, 1).Request(get("/"), 0).Response(ok("x"), 0).CloseClient().CloseServer()
+	if got := run(t, append(c.Packets, c.Packets...)); len(got) != 1 {
+		t.Errorf("got %q, want one exchange", got)
+	}
+}
