@@ -1,0 +1,52 @@
+package span
+
+// record is a span before it is encoded: plain data, reused from span to span.
+type record struct {
+	name       string
+	kind       uint8
+	start, end uint64 // ns since the Unix epoch
+	failed     bool   // status Error
+	message    string // status description
+	attrs      []attr
+	values     []string // backs the lists of attrs
+}
+
+// attr is an attribute; which of its values counts is told by kind.
+type attr struct {
+	key  string
+	kind attrKind
+	text string
+	num  int64
+	list []string
+}
+
+type attrKind uint8
+
+const (
+	kindText attrKind = iota
+	kindInt
+	kindList
+)
+
+// Span kinds as opentelemetry.proto.trace.v1.Span.SpanKind numbers them.
+const (
+	spanKindServer = 2
+	spanKindClient = 3
+)
+
+func (r *record) reset() {
+	*r = record{attrs: r.attrs[:0], values: r.values[:0]}
+}
+
+func (r *record) text(key, value string) {
+	r.attrs = append(r.attrs, attr{key: key, kind: kindText, text: value})
+}
+
+func (r *record) int(key string, value int64) {
+	r.attrs = append(r.attrs, attr{key: key, kind: kindInt, num: value})
+}
+
+// list adds an attribute of several strings: those of values from index from.
+func (r *record) list(key string, from int) {
+	r.attrs = append(r.attrs, attr{key: key, kind: kindList, list: r.values[from:len(r.values):len(r.values)]})
+}
