@@ -1,0 +1,186 @@
+package export
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+const tracesPath = "/v1/traces"
+
+// endpoint returns the URL that requests go to, by protocol.
+func (e *env) endpoint(protocol string) Endpoint {
+	name := e.otlpName("ENDPOINT")
+	value := e.get(name)
+	if protocol == ProtocolGRPC {
+		return e.grpcEndpoint(name, value)
+	}
+	if value == "" {
+		return Endpoint{url.URL{Scheme: "http", Host: "localhost:4318", Path: tracesPath}}
+	}
+	u, ok := parseURL(value)
+	if !ok {
+		e.reject(name, hideUserinfo(value), "a URL such as http://collector:4318 or https://collector.example.com/otlp")
+		return e.without(name).endpoint(protocol)
+	}
+	if strings.HasSuffix(name, "_TRACES_ENDPOINT") { // used as it is
+		if u.Path == "" {
+			u.Path = "/"
+		}
+		return Endpoint{*u}
+	}
+	return Endpoint{*u.JoinPath(tracesPath)}
+}
+
+func (e *env) grpcEndpoint(name, value string) Endpoint {
+	if value == "" {
+		return Endpoint{url.URL{Scheme: "http", Host: "localhost:4317"}}
+	}
+	u, ok := parseURL(value)
+	if !ok && !strings.Contains(value, "/") {
+		if _, port, err := net.SplitHostPort(value); err == nil && port != "" {
+			scheme := "https"
+			if strings.EqualFold(e.get(e.otlpName("INSECURE")), "true") {
+				scheme = "http"
+			}
+			u, ok = parseURL(scheme + "://" + value)
+		}
+	}
+	if !ok || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		e.reject(name, hideUserinfo(value), "a URL such as http://collector:4317, or host:port (with TLS unless OTEL_EXPORTER_OTLP_INSECURE=true)")
+		return e.without(name).endpoint(ProtocolGRPC)
+	}
+	u.Path = ""
+	return Endpoint{*u}
+}
+
+// without returns an env in which the variable is not set.
+func (e *env) without(name string) *env {
+	return &env{getenv: func(n string) string {
+		if n == name {
+			return ""
+		}
+		return e.getenv(n)
+	}}
+}
+
+func parseURL(value string) (*url.URL, bool) {
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
+		return nil, false
+	}
+	return u, true
+}
+
+// hideUserinfo makes an endpoint that does not parse fit for an error.
+func hideUserinfo(s string) string {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 {
+		return s
+	}
+	scheme := ""
+	if i := strings.Index(s, "://"); i >= 0 && i < at {
+		scheme = s[:i+3]
+	}
+	return scheme + "REDACTED@" + s[at+1:]
+}
+
+// Headers are sent with each request. Their values may be secret and are never
+// printed.
+type Headers []Header
+
+// Header is one of Headers.
+type Header struct{ Name, Value string }
+
+func (h Headers) String() string {
+	var b strings.Builder
+	for i, header := range h {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(header.Name + "=REDACTED")
+	}
+	return b.String()
+}
+
+// GoString keeps values out of %#v.
+func (h Headers) GoString() string { return fmt.Sprintf("export.Headers(%q)", h.String()) }
+
+// MarshalJSON returns an object of the names.
+func (h Headers) MarshalJSON() ([]byte, error) {
+	names := make(map[string]string, len(h))
+	for _, header := range h {
+		names[header.Name] = "REDACTED"
+	}
+	return json.Marshal(names)
+}
+
+// authorize adds what the configuration says that requests carry.
+func (c *Config) authorize(req *http.Request) {
+	if u := c.Endpoint.User; u != nil {
+		password, _ := u.Password()
+		req.SetBasicAuth(u.Username(), password)
+	}
+	for _, h := range c.Headers {
+		req.Header.Set(h.Name, h.Value)
+	}
+}
+
+// explain adds to a connection's error that the protocol is likely not the
+// endpoint's: the commonest mistake, with errors that do not tell.
+func (c *Config) explain(err error) error {
+	port := c.Endpoint.Port()
+	switch {
+	case c.Protocol == ProtocolGRPC && port == "4318":
+		return fmt.Errorf("%w; port 4318 is OTLP/HTTP's, by OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", err)
+	case c.Protocol != ProtocolGRPC && (port == "4317" || strings.Contains(err.Error(), "malformed HTTP response")):
+		return fmt.Errorf("%w; a gRPC receiver, as on port 4317, needs OTEL_EXPORTER_OTLP_PROTOCOL=grpc", err)
+	}
+	return err
+}
+
+// headers reads key=value pairs in the format of W3C Baggage without its
+// metadata: percent-encoded, separated by commas.
+func (e *env) headers() Headers {
+	name := e.otlpName("HEADERS")
+	var out Headers
+	for item := range strings.SplitSeq(e.get(name), ",") {
+		if strings.TrimSpace(item) == "" {
+			continue
+		}
+		key, value, ok := strings.Cut(item, "=")
+		key = strings.TrimSpace(key)
+		value, err := url.PathUnescape(strings.TrimSpace(value))
+		if !ok || err != nil || !validHeaderName(key) || !validHeaderValue(value) {
+			if !ok { // what has no "=" may be a secret by itself
+				key = "REDACTED"
+			}
+			e.reject(name, key+"=…", "key=value pairs, percent-encoded, separated by commas")
+			continue
+		}
+		out = append(out, Header{key, value})
+	}
+	return out
+}
+
+func validHeaderName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func validHeaderValue(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
