@@ -190,6 +190,7 @@ func (l *Live) Stop() {
 
 // Close ends the capture.
 func (l *Live) Close() error {
+	l.once.Do(func() {}) // Stop has run, or has nothing to do any more
 	for _, r := range l.rings {
 		r.close()
 	}

@@ -1,0 +1,126 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// portSet is a set of TCP ports that any goroutine may use.
+type portSet [1 << 16 / 64]atomic.Uint64
+
+func (s *portSet) has(p uint16) bool { return s[p>>6].Load()>>(p&63)&1 != 0 }
+
+func (s *portSet) set(p uint16, on bool) {
+	if on {
+		s[p>>6].Or(1 << (p & 63))
+	} else {
+		s[p>>6].And(^uint64(1 << (p & 63)))
+	}
+}
+
+// parsePorts reads a comma-separated list of TCP ports.
+func parsePorts(name, value string) ([]uint16, error) {
+	var ports []uint16
+	for item := range strings.SplitSeq(value, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		n, err := strconv.ParseUint(item, 10, 16)
+		if err != nil || n == 0 {
+			return nil, fmt.Errorf("%s=%q: accepted are TCP ports from 1 to 65535, separated by commas", name, value)
+		}
+		ports = append(ports, uint16(n))
+	}
+	return ports, nil
+}
+
+// dialer makes the sidecar's own connections: each is bound to a local port that
+// the tap has been told of before the first packet, so that it never captures
+// them. The kernel gives such a port to nobody else.
+type dialer struct {
+	own func(port uint16, own bool)
+}
+
+func (d dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	var mu sync.Mutex
+	var ports []uint16
+	nd := net.Dialer{
+		Timeout: 10 * time.Second,
+		Control: func(network, _ string, c syscall.RawConn) error {
+			var port uint16
+			var err error
+			if e := c.Control(func(fd uintptr) { port, err = bindAnyPort(int(fd), network) }); e != nil {
+				return e
+			}
+			if err != nil {
+				return fmt.Errorf("binding a local port: %w", err)
+			}
+			d.own(port, true)
+			mu.Lock()
+			ports = append(ports, port)
+			mu.Unlock()
+			return nil
+		},
+	}
+	conn, err := nd.DialContext(ctx, network, addr)
+	mu.Lock()
+	defer mu.Unlock()
+	var used uint16
+	if err == nil {
+		used = conn.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+	}
+	for _, p := range ports {
+		if p != used {
+			d.release(p)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &ownConn{Conn: conn, release: sync.OnceFunc(func() { d.release(used) })}, nil
+}
+
+// release gives a port back when the last packets of its connection are gone.
+func (d dialer) release(port uint16) {
+	time.AfterFunc(2*time.Second, func() { d.own(port, false) })
+}
+
+func bindAnyPort(fd int, network string) (uint16, error) {
+	var any unix.Sockaddr = &unix.SockaddrInet4{}
+	if strings.HasSuffix(network, "6") {
+		any = &unix.SockaddrInet6{}
+	}
+	if err := unix.Bind(fd, any); err != nil {
+		return 0, err
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, err
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		return uint16(a.Port), nil
+	case *unix.SockaddrInet6:
+		return uint16(a.Port), nil
+	}
+	return 0, fmt.Errorf("unexpected socket address %T", name)
+}
+
+type ownConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *ownConn) Close() error {
+	c.release()
+	return c.Conn.Close()
+}
