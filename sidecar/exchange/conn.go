@@ -26,12 +26,16 @@ type Conn struct {
 	upload  *pending   // whose content the client is sending
 	count   uint32     // exchanges so far
 
-	client  Dir  // of requests, once the kind is HTTP/1
-	role    Role // of the client direction
-	lost    bool // no message boundary is known
-	any     bool // data has been seen
-	lastDir Dir  // of the last data
-	tries   int  // segments without a boundary while lost
+	h2        *h2  // once the kind is HTTP/2
+	client    Dir  // of requests, once the kind is HTTP/1 or HTTP/2
+	role      Role // of the client direction
+	pipelines bool // the client does not wait for responses
+	lost      bool // no message boundary is known
+	unsure    bool // the first request since then has no response yet
+	any       bool // data has been seen, or is missing
+	lastDir   Dir  // of the last data
+	interim   bool // since it has that direction, it may have been an interim response (1xx) only
+	tries     int  // segments without a boundary while lost
 }
 
 // side is one direction of a connection.
@@ -39,7 +43,6 @@ type side struct {
 	mode    mode
 	seen    bool   // a packet of this direction was captured
 	ended   bool   // its last byte was seen
-	interim bool   // its last segment started with an interim response (1xx)
 	next    uint32 // sequence number of the byte to come
 	body    body
 	held    []byte // of a head that is not complete, or too short to sniff
@@ -80,7 +83,9 @@ func (c *Conn) Skippable(d Dir) int64 {
 	switch {
 	case c.kind.ignored():
 		return math.MaxInt64
-	case c.lost || c.sides[d].mode != inBody:
+	case c.h2 != nil:
+		return c.h2.skippable(d)
+	case c.lost || c.sides[d].mode != inBody || d == c.client && c.upload != nil && c.upload.unsent:
 		return 0
 	}
 	return c.sides[d].body.skippable()
@@ -89,7 +94,11 @@ func (c *Conn) Skippable(d Dir) int64 {
 // Skip passes over n bytes, at most Skippable.
 func (c *Conn) Skip(d Dir, n int64) {
 	c.sides[d].next += uint32(n)
-	if !c.kind.ignored() {
+	switch {
+	case c.kind.ignored():
+	case c.h2 != nil:
+		c.h2.pass(d, 0, n)
+	default:
 		c.sides[d].body.skip(n)
 	}
 }
@@ -101,7 +110,11 @@ func (c *Conn) Pass(d Dir, at int64, n int64) bool {
 	side := &c.sides[d]
 	switch {
 	case c.kind.ignored():
-	case c.lost || side.mode != inBody || !side.body.pass(n):
+	case c.h2 != nil:
+		if !c.h2.pass(d, at, n) {
+			return false
+		}
+	case c.lost || side.mode != inBody || d == c.client && c.upload != nil && c.upload.unsent || !side.body.pass(n):
 		return false
 	case side.body.framing == byLength && side.body.left == 0:
 		c.endBody(d, at)
@@ -119,9 +132,12 @@ func (c *Conn) Data(d Dir, s Segment, b []byte) {
 		c.note(d, s, b)
 		return
 	}
-	if c.kind == KindUndecided {
+	switch {
+	case c.h2 != nil:
+		c.h2.data(d, s, b)
+	case c.kind == KindUndecided:
 		c.decide(d, s, b)
-	} else {
+	default:
 		c.feed(d, s, b)
 	}
 	c.note(d, s, b)
@@ -129,41 +145,56 @@ func (c *Conn) Data(d Dir, s Segment, b []byte) {
 
 // note remembers of the last bytes what resync asks for.
 func (c *Conn) note(d Dir, s Segment, b []byte) {
+	const beforeStatus = len("HTTP/1.1 ")
+	if status := statusLine(b); status == yes || !c.any || c.lastDir != d {
+		c.interim = status == maybe || status == yes && (len(b) <= beforeStatus || b[beforeStatus] == '1')
+	}
 	c.any, c.lastDir = true, d
-	side := &c.sides[d]
-	side.next = s.Seq + uint32(len(b))
-	side.interim = len(b) >= 7 && string(b[:7]) == "HTTP/1." && (len(b) < 10 || b[9] == '1')
+	c.sides[d].next = s.Seq + uint32(len(b))
 }
 
 // decide waits for enough bytes to tell what the connection is. A server that
 // speaks first speaks no HTTP.
 func (c *Conn) decide(d Dir, s Segment, b []byte) {
 	side := &c.sides[d]
-	first := s
-	if len(side.held) > 0 {
-		b = c.hold(side, b)
-		if b == nil {
+	before := len(side.held)
+	if before == 0 {
+		n := leadingLines(b)
+		if b = b[n:]; len(b) == 0 {
 			return
 		}
-		first = side.start
+		s.Seq += uint32(n)
+		side.start = s
 	}
-	switch g, kind := sniff(b); g {
-	case guessRequest:
-		c.becomeHTTP(d, first)
-		if len(side.held) > 0 {
-			b = c.unhold(side)
-			side.start, side.started = first, true
+	room := min(len(b), c.e.limits.Head-before)
+	held := b[:room]
+	if before > 0 {
+		if held = c.hold(side, b[:room]); held == nil {
+			return
 		}
-		s.Seq = first.Seq
+	}
+	switch g, kind := sniff(held); g {
+	case guessRequest:
+		c.becomeHTTP(d, side.start)
+		if before > 0 {
+			c.unholdFrom(side, before)
+			side.mode, side.started = inHead, true
+		}
 		c.feed(d, s, b)
 	case guessResponse:
 		c.e.Stats.Orphans++
 		c.loseBoundary(DropIncomplete)
 	case guessOther:
-		c.ignore(kind)
+		if kind == KindHTTP2 {
+			c.becomeH2(d, s, b, before)
+		} else {
+			c.ignore(kind)
+		}
 	case guessMore:
-		if len(side.held) == 0 {
-			side.start = s
+		switch {
+		case room < len(b):
+			c.giveUpHead(side, DropHeadTooLarge)
+		case before == 0:
 			c.hold(side, b)
 		}
 	}
@@ -204,17 +235,17 @@ func (c *Conn) giveUpHead(side *side, why Drop) {
 	c.ignore(KindGivenUp)
 }
 
-// unhold returns what was held of a direction and holds nothing any more. The
-// bytes stay valid until the next call of hold.
-func (c *Conn) unhold(side *side) []byte {
-	b := side.held
-	c.e.Stats.HeldBytes -= int64(len(b))
-	side.held = side.held[:0]
-	return b
+// unholdFrom holds no more than the first n bytes of what is held of a direction.
+func (c *Conn) unholdFrom(side *side, n int) {
+	const keep = 1 << 10
+	c.e.Stats.HeldBytes -= int64(len(side.held) - n)
+	if side.held = side.held[:n]; n == 0 && cap(side.held) > keep {
+		side.held = nil
+	}
 }
 
 func (c *Conn) release(side *side) {
-	c.unhold(side)
+	c.unholdFrom(side, 0)
 	side.held = nil
 	side.started = false
 }
@@ -224,6 +255,7 @@ func (c *Conn) ignore(k Kind) {
 	c.dropPending(DropGivenUp)
 	c.dropHead(DropGivenUp)
 	c.setKind(k)
+	c.h2 = nil
 	c.release(&c.sides[0])
 	c.release(&c.sides[1])
 }
@@ -244,14 +276,21 @@ func (c *Conn) Gap(d Dir, n int64) {
 		return
 	}
 	c.e.Stats.Gaps++
+	if c.h2 != nil {
+		c.h2.gap(d)
+		return
+	}
 	c.dropPending(DropGap)
 	c.loseBoundary(DropGap)
+	if !c.any || c.lastDir != d {
+		c.any, c.lastDir, c.interim = true, d, true
+	}
 }
 
 // loseBoundary makes the connection wait for a certain boundary.
 func (c *Conn) loseBoundary(why Drop) {
 	c.dropHead(why)
-	c.lost, c.tries = true, 0
+	c.lost, c.unsure, c.tries = true, false, 0
 	for i := range c.sides {
 		c.release(&c.sides[i])
 		c.sides[i].mode = atStart
@@ -260,31 +299,45 @@ func (c *Conn) loseBoundary(why Drop) {
 }
 
 // resync reports whether a request certainly starts with b: it fills the start
-// of a segment, the bytes before it on the connection were a final response,
-// and its sender had received all of that. On a connection of which nothing was
-// seen before, its looks must do.
+// of a segment, the bytes before it on the connection were a final response, its
+// sender had received all of that and is one that waits for responses. On a
+// connection of which nothing is known to be before, its looks must do.
 func (c *Conn) resync(d Dir, s Segment, b []byte) bool {
 	const maxTries = 4096
 	if c.tries++; c.tries > maxTries {
 		c.ignore(KindGivenUp)
 		return false
 	}
-	if !s.Aligned || c.kind == KindHTTP1 && d != c.client || requestLine(b) != yes {
+	if c.kind == KindUndecided && s.Aligned && c.resyncH2(d, s, b) {
+		return true
+	}
+	if !s.Aligned || c.pipelines || c.kind == KindHTTP1 && d != c.client || requestLine(b) != yes {
 		return false
 	}
-	other := &c.sides[d.Opposite()]
-	if c.any && (c.lastDir == d || other.interim || s.Ack != other.next) {
+	if c.any && (c.lastDir == d || c.interim || s.Ack != c.sides[d.Opposite()].next) {
 		return false
 	}
 	if c.any {
 		c.e.Stats.Resyncs++
+		c.unsure = true
 	}
 	c.lost = false
-	if c.kind == KindHTTP1 {
+	if c.kind != KindHTTP1 {
+		c.becomeHTTP(d, s)
+	}
+	return true
+}
+
+// confirm reports that the request with which a boundary was found may be taken
+// for one. More from its sender before the response means that it was content,
+// of an upload whose response came early, or that responses to others are due.
+func (c *Conn) confirm() bool {
+	if !c.unsure || len(c.pending) == 0 {
 		return true
 	}
-	c.becomeHTTP(d, s)
-	return true
+	c.dropPending(DropGap)
+	c.loseBoundary(DropGap)
+	return false
 }
 
 // End tells that a direction has ended, with FIN.
@@ -294,13 +347,15 @@ func (c *Conn) End(d Dir, at int64) {
 		return
 	}
 	side.ended = true
+	if c.h2 != nil && d != c.client {
+		c.h2.finish(Truncated, at)
+	}
 	if c.kind != KindHTTP1 || c.lost || d == c.client {
 		return
 	}
 	if side.mode == inBody && side.body.framing == untilClose {
 		c.pending[0].x.End = at
 		c.endResponse()
-		return
 	}
 	c.finish(Truncated, at)
 }
@@ -313,6 +368,21 @@ func (c *Conn) Close(why Outcome, at int64) {
 		c.dropHead(DropIncomplete)
 		c.finish(why, at)
 	}
+	if c.h2 != nil {
+		c.h2.finish(why, at)
+		c.h2.end()
+	}
 	c.release(&c.sides[0])
 	c.release(&c.sides[1])
+}
+
+// hand counts an exchange, hands it over and forgets it.
+func (c *Conn) hand(p *pending, o Outcome) {
+	x := &p.x
+	x.Peers = Peers{Client: c.ends[c.client], Server: c.ends[c.client.Opposite()]}
+	x.Role = c.role
+	x.Outcome = o
+	c.e.Stats.Outcomes[o]++
+	c.e.emit(x)
+	c.e.recycle(p)
 }

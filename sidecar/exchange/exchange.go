@@ -89,12 +89,16 @@ const (
 	Evicted
 	// Unfinished: capture ended while the exchange was in progress.
 	Unfinished
+	// Undecoded: complete, but fields refer to others that were sent before the
+	// capture began (RFC 7541, section 2.3.2); those are left out.
+	Undecoded
 
 	numOutcomes
 )
 
 var outcomeNames = [...]string{
 	"complete", "no_response", "reset", "truncated", "ambiguous", "one_sided", "evicted", "unfinished",
+	"undecoded",
 }
 
 func (o Outcome) String() string { return outcomeNames[o] }
@@ -119,11 +123,21 @@ type Exchange struct {
 	Outcome  Outcome
 
 	// Times in nanoseconds since the Unix epoch, 0 if it did not happen.
-	Start     int64 // first byte of the request
-	FirstByte int64 // first byte of the final response
-	End       int64 // last byte seen of the exchange
+	Start        int64 // first byte of the request
+	FirstByte    int64 // first byte of the final response
+	FirstContent int64 // first bytes of its content (HTTP/2)
+	End          int64 // last byte seen of the exchange
 
-	Wire Wire
+	Wire  Wire
+	Reset StreamReset
+}
+
+// StreamReset is the RST_STREAM frame that ended the exchange, if one did (RFC
+// 9113, section 6.4).
+type StreamReset struct {
+	Seen     bool
+	ByServer bool
+	Code     uint32 // section 7
 }
 
 // Latency is the time from the first byte of the request to the last byte of
@@ -149,6 +163,7 @@ type Request struct {
 type Response struct {
 	Status   int
 	Fields   Fields
+	Trailers Fields // HTTP/2
 	BodySize int64
 }
 

@@ -44,7 +44,7 @@ func parseRequest(s string, r *Request, maxFields int) (head, bool) {
 	line, rest := h.line(s)
 	method, target, ok := strings.Cut(line, " ")
 	at := strings.LastIndexByte(target, ' ')
-	if !ok || at < 1 || !h.version(target[at+1:]) {
+	if !ok || at < 1 || !h.version(target[at+1:]) || method == "" || len(method) > maxMethod || !isName(method) {
 		return h, false
 	}
 	r.Method, r.Target = method, target[:at]
@@ -112,7 +112,7 @@ func (h *head) version(s string) bool {
 	return true
 }
 
-// line cuts a line off s. A bare LF or CR makes the message ambiguous.
+// line cuts a line off s. A bare LF or CR, or a NUL, makes the message ambiguous.
 func (h *head) line(s string) (line, rest string) {
 	n := strings.IndexByte(s, '\n')
 	if n < 0 {
@@ -124,7 +124,7 @@ func (h *head) line(s string) (line, rest string) {
 	} else {
 		line = line[:n-1]
 	}
-	if strings.IndexByte(line, '\r') >= 0 {
+	if strings.IndexByte(line, '\r') >= 0 || strings.IndexByte(line, 0) >= 0 {
 		h.ambiguous = true
 	}
 	return line, rest
@@ -139,7 +139,7 @@ func (h *head) fields(s string, fields *Fields, limit int) {
 		}
 		s = rest
 		colon := strings.IndexByte(line, ':')
-		if colon <= 0 || !isName(line[:colon]) || strings.IndexByte(line, 0) >= 0 {
+		if colon <= 0 || !isName(line[:colon]) {
 			// A folded line, whitespace before the colon, or no field at all:
 			// readers differ in what they make of it.
 			h.ambiguous = true
@@ -219,12 +219,23 @@ func (h *head) transferEncoding(value string) {
 			continue
 		}
 		is := len(coding) == len("chunked") && equalFold(coding, "chunked")
-		if is && h.anyChunks {
-			h.ambiguous = true
+		if is && h.anyChunks || !is && !isCoding(coding) {
+			h.ambiguous = true // "xchunked", "chunked;x", a control character: some read chunked
 		}
 		h.chunked = is
 		h.anyChunks = h.anyChunks || is
 	}
+}
+
+// isCoding reports whether s is a transfer coding other than chunked that is, or
+// once was, registered (RFC 9112, section 7).
+func isCoding(s string) bool {
+	for _, known := range [...]string{"gzip", "deflate", "compress", "identity", "x-gzip", "x-compress"} {
+		if len(s) == len(known) && equalFold(s, known) {
+			return true
+		}
+	}
+	return false
 }
 
 // requestBody returns the framing of a request's content (RFC 9112, section 6.3).

@@ -1,6 +1,8 @@
 package exchange
 
-// feed takes bytes of an HTTP/1 connection.
+import "bytes"
+
+// feed takes bytes of an HTTP/1 connection, up to where it becomes another.
 func (c *Conn) feed(d Dir, s Segment, b []byte) {
 	for len(b) > 0 && c.kind == KindHTTP1 && !c.lost {
 		var n int
@@ -13,6 +15,9 @@ func (c *Conn) feed(d Dir, s Segment, b []byte) {
 		s.Seq += uint32(n)
 		s.Aligned = false
 	}
+	if c.h2 != nil {
+		c.h2.data(d, s, b)
+	}
 }
 
 // feedHead reads a message head, which may come in any number of pieces, and
@@ -24,6 +29,9 @@ func (c *Conn) feedHead(d Dir, s Segment, b []byte) int {
 			// Empty lines before a request are no part of it (RFC 9112, section 2.2).
 			if n := leadingLines(b); n > 0 {
 				return n
+			}
+			if !c.confirm() {
+				return len(b)
 			}
 		}
 		side.mode = inHead
@@ -38,23 +46,38 @@ func (c *Conn) feedHead(d Dir, s Segment, b []byte) int {
 			return n
 		}
 	}
-	room := min(len(b), c.e.limits.Head-before+1) // one byte more than fits is too large
+	// A packet may hold the end of this head and more than a head may have.
+	room := min(len(b), c.e.limits.Head-before)
 	held := c.hold(side, b[:room])
 	if held == nil {
 		return len(b)
 	}
 	n := headEnd(held, max(before-2, 0))
-	if n < 0 {
-		const early = 256 // what is not HTTP shows in the first bytes
-		if before < early {
-			c.isMessage(d, held)
-		}
-		return room
+	switch {
+	case n >= 0:
+		text := string(held[:n])
+		c.unholdFrom(side, 0)
+		c.takeHead(d, s, text)
+		return n - before
+	case startsMessage(held, before, d == c.client) == no:
+		c.notHTTP()
+	case room < len(b):
+		c.giveUpHead(side, DropHeadTooLarge)
 	}
-	text := string(held[:n])
-	c.unhold(side)
-	c.takeHead(d, s, text)
-	return n - before
+	return len(b)
+}
+
+// startsMessage looks at the start of an incomplete head, of which the first
+// before bytes have been looked at.
+func startsMessage(b []byte, before int, request bool) answer {
+	const early = 256 // what is not HTTP shows in the first bytes, or with the line
+	switch {
+	case before >= early && bytes.IndexByte(b[before:], '\n') < 0:
+		return maybe
+	case request:
+		return requestLine(b)
+	}
+	return statusLine(b)
 }
 
 func leadingLines(b []byte) int {
@@ -63,18 +86,6 @@ func leadingLines(b []byte) int {
 		n++
 	}
 	return n
-}
-
-// isMessage gives the connection up if b cannot be the start of a message.
-func (c *Conn) isMessage(d Dir, b []byte) {
-	want := guessResponse
-	if d == c.client {
-		want = guessRequest
-	}
-	g, _ := sniff(b)
-	if g != want && g != guessMore {
-		c.notHTTP()
-	}
 }
 
 // notHTTP gives up a connection on which something else follows.
@@ -102,6 +113,9 @@ func (c *Conn) takeRequest(s Segment, text string) {
 		c.giveUpHead(side, DropHeadTooLarge)
 		return
 	}
+	if len(c.pending) >= c.e.limits.Pipeline && !c.sides[c.client.Opposite()].seen {
+		c.finish(OneSided, s.At)
+	}
 	if len(c.pending) >= c.e.limits.Pipeline {
 		c.giveUpHead(side, DropPipeline)
 		return
@@ -115,11 +129,18 @@ func (c *Conn) takeRequest(s Segment, text string) {
 		c.notHTTP()
 		return
 	}
+	if !c.e.charge(p, len(text), len(x.Request.Fields)) {
+		c.e.recycle(p)
+		c.e.Stats.Seen--
+		c.giveUpHead(side, DropMemory)
+		return
+	}
 	x.Protocol = h.protocol
 	x.Start, x.End = side.start.At, s.At
 	x.Wire = Wire{RequestSeq: side.start.Seq, RequestAck: side.start.Ack, Index: c.count}
 	c.count++
 	c.pending = append(c.pending, p)
+	c.pipelines = c.pipelines || len(c.pending) > 1
 	c.upload = p
 	side.started, side.mode = false, inBody
 	side.body = h.requestBody()
@@ -129,7 +150,10 @@ func (c *Conn) takeRequest(s Segment, text string) {
 	}
 	if side.body.empty() {
 		c.endRequest()
+		return
 	}
+	expect, _ := x.Request.Fields.Get("Expect")
+	p.unsent = len(expect) == len("100-continue") && equalFold(expect, "100-continue")
 }
 
 func (c *Conn) takeResponse(s Segment, text string) {
@@ -164,16 +188,25 @@ func (c *Conn) takeResponse(s Segment, text string) {
 	x.End = s.At
 	if x.Response.Status < 200 && x.Response.Status != 101 {
 		side.mode = atStart
+		p.unsent = p.unsent && x.Response.Status != 100
+		x.Response.Status, x.Response.Fields = 0, x.Response.Fields[:0]
 		if h.ambiguous {
 			c.giveUpAmbiguous()
 		}
 		return
 	}
+	if !c.e.charge(p, len(text), len(x.Response.Fields)) {
+		c.giveUpHead(side, DropMemory)
+		return
+	}
+	c.unsure = false
 	x.FirstByte = first.At
 	x.Wire.ResponseSeq = first.Seq
 	side.mode = inBody
 	side.body = h.responseBody(x.Request.Method, x.Response.Status)
 	switch {
+	case x.Response.Status == 101 && c.upgradesToH2(p):
+		c.upgradeToH2(p)
 	case x.Response.Status == 101:
 		c.switchProtocol(KindUpgraded)
 	case x.Request.Method == "CONNECT" && x.Response.Status < 300:
@@ -201,16 +234,27 @@ func (c *Conn) giveUpAmbiguous() {
 // feedBody reads content and returns how many bytes of b belong to it.
 func (c *Conn) feedBody(d Dir, s Segment, b []byte) int {
 	side := &c.sides[d]
+	if d == c.client && c.upload != nil && c.upload.unsent {
+		if c.upload.responseDone { // a client that was refused may go on with its next request
+			c.giveUpAmbiguous()
+			return len(b)
+		}
+		c.upload.unsent = false
+	}
 	n, state := side.body.consume(b)
 	if d == c.client {
 		switch state {
 		case bodyDone:
 			c.endBody(d, s.At)
 		case bodyBad:
-			if c.upload != nil {
-				c.upload.ambiguous = true
-			}
 			side.body = body{framing: untilClose} // where it ends is not known
+			switch p := c.upload; {
+			case p == nil:
+			case p.responseDone:
+				c.giveUpAmbiguous()
+			default:
+				p.ambiguous = true
+			}
 		}
 		return n
 	}
@@ -266,6 +310,7 @@ func (c *Conn) endResponse() {
 // finish emits everything in progress, with the outcome that the end of the
 // connection gives it.
 func (c *Conn) finish(why Outcome, at int64) {
+	c.confirm()
 	for len(c.pending) > 0 {
 		p := c.pending[0]
 		o := why
@@ -300,13 +345,8 @@ func (c *Conn) emitFirst(o Outcome) {
 		}
 		server.mode = atStart
 	}
-	x.Peers = Peers{Client: c.ends[c.client], Server: c.ends[c.client.Opposite()]}
-	x.Role = c.role
-	x.Outcome = o
 	c.pop()
-	c.e.Stats.Outcomes[o]++
-	c.e.emit(x)
-	c.e.recycle(p)
+	c.hand(p, o)
 }
 
 // pop forgets the first exchange in progress.

@@ -25,11 +25,13 @@ func sniff(b []byte) (guess, Kind) {
 		}
 		return guessMore, KindUndecided
 	}
-	const version = "HTTP/1."
-	if n := min(len(b), len(version)); string(b[:n]) == version[:n] {
-		if n == len(version) {
-			return guessResponse, KindUndecided
-		}
+	if len(b) >= 9 && parseFrame(b).typ == frameSettings && parseFrame(b).plausible() {
+		return guessMore, KindUndecided // a server of HTTP/2 need not wait for the preface
+	}
+	switch statusLine(b) {
+	case yes:
+		return guessResponse, KindUndecided
+	case maybe:
 		return guessMore, KindUndecided
 	}
 	switch requestLine(b) {
@@ -49,10 +51,24 @@ const (
 	yes
 )
 
+// statusLine tells whether b starts like an HTTP/1 status line (RFC 9112, section 4).
+func statusLine(b []byte) answer {
+	const version = "HTTP/1."
+	n := min(len(b), len(version))
+	switch {
+	case string(b[:n]) != version[:n]:
+		return no
+	case n < len(version):
+		return maybe
+	}
+	return yes
+}
+
+const maxMethod = 64 // bytes
+
 // requestLine tells whether b starts with an HTTP/1 request line (RFC 9112,
 // section 3): method SP request-target SP "HTTP/1." DIGIT.
 func requestLine(b []byte) answer {
-	const maxMethod = 64
 	i := 0
 	for i < len(b) && i <= maxMethod && isToken(b[i]) {
 		i++
@@ -76,40 +92,42 @@ func requestLine(b []byte) answer {
 }
 
 // sniffOther names protocols other than HTTP/1 by their first bytes. It needs
-// 16 of them at most.
+// 16 of them at most. Which ask for fewer come first, so that the answer does not
+// depend on how many there are.
 func sniffOther(b []byte) (guess, Kind) {
 	type signature struct {
 		kind Kind
 		at   int
 		text string
 	}
+	switch {
+	case len(b) >= 2 && b[0] == '*' && isDigit(b[1]):
+		return guessOther, KindRedis
+	case isTLS(b):
+		return guessOther, KindTLS
+	}
 	for _, s := range [...]signature{
 		{KindSSH, 0, "SSH-"},
 		{KindAMQP, 0, "AMQP"},
+		{KindMySQL, 3, "\x00\x0a"},            // the server's greeting, protocol 10
 		{KindPostgres, 4, "\x00\x03\x00\x00"}, // startup message, protocol 3.0
 		{KindPostgres, 4, "\x04\xd2\x16\x2f"}, // SSLRequest
 		{KindMongoDB, 12, "\xdd\x07\x00\x00"}, // OP_MSG
-		{KindMySQL, 3, "\x00\x0a"},            // the server's greeting, protocol 10
 	} {
 		if len(b) >= s.at+len(s.text) && string(b[s.at:s.at+len(s.text)]) == s.text {
 			return guessOther, s.kind
 		}
 	}
-	switch {
-	case isTLS(b):
-		return guessOther, KindTLS
-	case len(b) >= 2 && b[0] == '*' && isDigit(b[1]):
-		return guessOther, KindRedis
-	case len(b) < 16:
+	if len(b) < 16 {
 		return guessMore, KindUndecided
 	}
 	return guessOther, KindOther
 }
 
 // isTLS recognises a handshake record with a ClientHello or ServerHello
-// (RFC 8446, sections 4 and 5.1).
+// (RFC 8446, sections 4 and 5.1), of which the shortest has 42 bytes.
 func isTLS(b []byte) bool {
-	return len(b) >= 6 && b[0] == 22 && b[1] == 3 && b[2] <= 4 && (b[5] == 1 || b[5] == 2)
+	return len(b) >= 6 && b[0] == 22 && b[1] == 3 && b[2] <= 4 && (b[3] > 0 || b[4] >= 42) && (b[5] == 1 || b[5] == 2)
 }
 
 // tokens is the set of tchar (RFC 9110, section 5.6.2).

@@ -1,9 +1,11 @@
 package exchange
 
+import "unsafe"
+
 // Kind is what the bytes of a connection turned out to be.
 type Kind uint8
 
-// All but the first two are ignored once recognised.
+// All but the first three are ignored once recognised.
 const (
 	KindUndecided Kind = iota // too few bytes to tell
 	KindHTTP1
@@ -31,7 +33,7 @@ var kindNames = [...]string{
 
 func (k Kind) String() string { return kindNames[k] }
 
-func (k Kind) ignored() bool { return k > KindHTTP1 }
+func (k Kind) ignored() bool { return k > KindHTTP2 }
 
 // Drop is why a request that was seen became no Exchange.
 type Drop uint8
@@ -47,9 +49,9 @@ const (
 	DropMalformed
 	// DropGivenUp: the connection was given up after a message that is ambiguous.
 	DropGivenUp
-	// DropPipeline: more than Limits.Pipeline requests wait for a response.
+	// DropPipeline: more than Limits.Pipeline or Streams requests wait for a response.
 	DropPipeline
-	// DropMemory: the bytes of incomplete heads exceed Limits.Buffered.
+	// DropMemory: the bytes of heads held exceed Limits.Buffered.
 	DropMemory
 
 	numDrops
@@ -73,15 +75,16 @@ type Stats struct {
 	Resyncs   uint64           // times that a boundary was found again
 	Orphans   uint64           // responses without a request
 	InFlight  int64            // exchanges in progress
-	HeldBytes int64            // bytes of incomplete heads held
+	HeldBytes int64            // bytes of heads held: incomplete ones, and those of exchanges in progress
 }
 
 // Limits bound what connections may cost. Zero values mean the defaults.
 type Limits struct {
 	Head     int // bytes of a message head; 64 KiB
 	Fields   int // header fields kept of a message; 256
-	Pipeline int // requests of a connection that wait for a response; 256
-	Buffered int // bytes of incomplete heads, all connections together; 8 MiB
+	Pipeline int // requests of an HTTP/1 connection that wait for a response; 256
+	Streams  int // streams of an HTTP/2 connection in progress; 4096
+	Buffered int // bytes of heads held, all connections together; 8 MiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -93,6 +96,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Head, 64<<10)
 	set(&l.Fields, 256)
 	set(&l.Pipeline, 256)
+	set(&l.Streams, 4096)
 	set(&l.Buffered, 8<<20)
 	return l
 }
@@ -118,6 +122,8 @@ type pending struct {
 	requestDone  bool
 	responseDone bool
 	ambiguous    bool
+	unsent       bool  // the client may never send the content: it awaits 100 (Continue)
+	held         int64 // its part of Stats.HeldBytes
 }
 
 func (e *Engine) newPending() *pending {
@@ -131,10 +137,23 @@ func (e *Engine) newPending() *pending {
 	return new(pending)
 }
 
+// charge counts a head among what is held for an exchange, or reports that there
+// is no room for it.
+func (e *Engine) charge(p *pending, bytes, fields int) bool {
+	n := int64(bytes) + int64(fields)*int64(unsafe.Sizeof(Field{}))
+	if e.Stats.HeldBytes+n > int64(e.limits.Buffered) {
+		return false
+	}
+	p.held += n
+	e.Stats.HeldBytes += n
+	return true
+}
+
 // recycle keeps a few finished ones, with their field slices, for the next.
 func (e *Engine) recycle(p *pending) {
 	const keep, keepFields = 64, 64
 	e.Stats.InFlight--
+	e.Stats.HeldBytes -= p.held
 	if len(e.free) >= keep {
 		return
 	}

@@ -32,6 +32,7 @@ const (
 // half is one direction of a connection.
 type half struct {
 	known    bool   // next is
+	located  bool   // and it will not turn out that it was earlier
 	syn      bool   // the handshake was seen
 	fin      bool   // FIN was seen, after finSeq
 	ended    bool   // and everything before it
@@ -41,9 +42,10 @@ type half struct {
 	next     uint32 // sequence number of the byte to come
 	finSeq   uint32
 	skipTo   uint32
-	acked    uint32 // highest acknowledgement number sent in this direction
 	finAt    int64
-	late     []late // by sequence number
+	// The lowest and the highest acknowledgement number sent in this direction.
+	ackedFirst, acked uint32
+	late              []late // by sequence number
 }
 
 // late is a segment that waits for earlier bytes.
@@ -51,6 +53,7 @@ type late struct {
 	exchange.Segment
 	payload []byte
 	length  int
+	held    int // its part of Stats.LateBytes
 }
 
 // before compares sequence numbers (RFC 9293, section 3.4).
@@ -59,23 +62,26 @@ func before(a, b uint32) bool { return int32(a-b) < 0 }
 // take processes a segment of a connection.
 func (t *Table) take(c *conn, d exchange.Dir, s *segment) {
 	h := &c.half[d]
-	c.last = s.at
 	if c.state == closed {
 		t.Stats.Duplicates++
 		return
 	}
-	start := s.seq
-	if s.flags&flagSYN != 0 {
+	c.last = s.at
+	start, syn := s.seq, s.flags&flagSYN != 0
+	if syn {
 		start++ // SYN takes a sequence number; data may follow (RFC 7413)
-		if !h.syn && !h.known {
+		if !h.syn && !h.located {
 			h.syn, h.isn = true, s.seq
 		}
 	}
-	if !h.known {
-		h.known, h.next = true, start
+	if syn || s.length > 0 || s.flags&(flagFIN|flagRST) != 0 {
+		c.locate(d, start, syn)
 	}
-	if s.flags&flagACK != 0 && (!h.acks || before(h.acked, s.ack)) {
-		h.acks, h.acked = true, s.ack
+	if s.flags&flagACK != 0 {
+		h.acknowledge(s.ack)
+		if o := d.Opposite(); c.half[o].known {
+			c.locate(o, c.half[o].next, false)
+		}
 	}
 	t.enlist(c, c.state)
 	if s.length > 0 && (!h.fin || before(start, h.finSeq)) {
@@ -84,7 +90,7 @@ func (t *Table) take(c *conn, d exchange.Dir, s *segment) {
 		if s.flags&flagACK == 0 {
 			seg.Ack = c.half[d.Opposite()].next
 		}
-		t.place(c, d, late{seg, s.payload, s.length})
+		t.place(c, d, late{Segment: seg, payload: s.payload, length: s.length})
 	}
 	if c.x != nil {
 		c.x.Saw(d)
@@ -98,6 +104,48 @@ func (t *Table) take(c *conn, d exchange.Dir, s *segment) {
 	}
 	t.pump(c)
 	t.watch(c, s.at)
+}
+
+// locate finds out where a direction starts, until something of it has been
+// delivered. Without its SYN that is at the first byte that was captured, or that
+// the other end did not have when it was first heard of: what is between them is
+// late or missing.
+func (c *conn) locate(d exchange.Dir, start uint32, syn bool) {
+	const plausible = 1 << 30
+	h, other := &c.half[d], &c.half[d.Opposite()]
+	switch {
+	case h.located:
+		return
+	case syn:
+		h.known, h.located, h.next = true, true, start
+		return
+	case !h.known || before(start, h.next):
+		h.known, h.next = true, start
+	}
+	if missing := h.next - other.ackedFirst; other.acks && missing < plausible {
+		h.next = other.ackedFirst
+	}
+}
+
+// sentSYN reports whether a SYN with a sequence number is of this connection: sent
+// again, captured twice, or captured after the first data. That of another one on
+// the same ports would have a later number (RFC 6528).
+func (h *half) sentSYN(seq uint32, closed bool) bool {
+	const late = 1 << 16
+	if h.syn {
+		return h.isn == seq
+	}
+	return !closed && (!h.known || h.next-seq <= late)
+}
+
+func (h *half) acknowledge(ack uint32) {
+	if !h.acks || before(ack, h.ackedFirst) {
+		h.ackedFirst = ack
+	}
+	if !h.acks || before(h.acked, ack) {
+		h.acked = ack
+	}
+	h.acks = true
 }
 
 // open makes a connection one that is followed: its first data, at seq, came.
@@ -129,7 +177,9 @@ func (t *Table) place(c *conn, d exchange.Dir, l late) {
 	t.Stats.Reordered++
 	for len(h.late) >= maxLate || t.Stats.LateBytes+int64(len(l.payload)) > int64(t.config.Late) {
 		if !t.stuck(c) { // other connections hold the memory
-			t.missing(c, d, l.Seq+uint32(l.length)-h.next)
+			if n := l.Seq + uint32(l.length) - h.next; int32(n) > 0 {
+				t.missing(c, d, n)
+			}
 			return
 		}
 		t.giveUp(c)
@@ -137,8 +187,8 @@ func (t *Table) place(c *conn, d exchange.Dir, l late) {
 	if len(h.late) == 0 && t.deliver(c, d, &l) {
 		return
 	}
-	l.payload = append([]byte(nil), l.payload...)
-	t.Stats.LateBytes += int64(len(l.payload))
+	l.payload, l.held = append([]byte(nil), l.payload...), len(l.payload)
+	t.Stats.LateBytes += int64(l.held)
 	i := len(h.late)
 	for i > 0 && before(l.Seq, h.late[i-1].Seq) {
 		i--
@@ -177,7 +227,7 @@ func (t *Table) pump(c *conn) {
 }
 
 func (t *Table) shift(h *half) {
-	t.Stats.LateBytes -= int64(len(h.late[0].payload))
+	t.Stats.LateBytes -= int64(h.late[0].held)
 	copy(h.late, h.late[1:])
 	h.late[len(h.late)-1] = late{}
 	h.late = h.late[:len(h.late)-1]
@@ -206,6 +256,7 @@ func (t *Table) deliver(c *conn, d exchange.Dir, l *late) bool {
 		return false
 	}
 	c.x.Data(d, l.Segment, l.payload)
+	h.located = true
 	h.next += uint32(len(l.payload))
 	if cut := l.length - len(l.payload); cut > 0 {
 		t.cut(c, d, l.At, cut)
@@ -245,12 +296,14 @@ func (t *Table) missing(c *conn, d exchange.Dir, n uint32) {
 	}
 	t.Stats.Missing += uint64(n)
 	c.x.Gap(d, int64(n))
+	c.half[d].located = true
 	c.half[d].next += n
 }
 
 func (t *Table) skip(c *conn, d exchange.Dir, n int64) {
 	t.Stats.Omitted += uint64(n)
 	c.x.Skip(d, n)
+	c.half[d].located = true
 	c.half[d].next += uint32(n)
 }
 

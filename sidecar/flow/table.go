@@ -157,9 +157,8 @@ func reverse(d *bpf.Direction) bpf.Direction {
 func (t *Table) admit(c *conn, key *bpf.Direction, dir exchange.Dir, s *segment) *conn {
 	syn := s.flags&(flagSYN|flagACK) == flagSYN
 	if c != nil && syn {
-		h := &c.half[dir]
-		if h.syn && h.isn == s.seq || !h.known && c.state != closed {
-			return c // sent again, or captured twice
+		if c.half[dir].sentSYN(s.seq, c.state == closed) {
+			return c
 		}
 		t.end(c, exchange.Evicted, s.at) // the ports are used again
 		t.remove(c)

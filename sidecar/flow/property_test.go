@@ -1,0 +1,167 @@
+package flow_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/spile-dev/spile/bpf"
+	"github.com/spile-dev/spile/sidecar/capture"
+	"github.com/spile-dev/spile/sidecar/exchange"
+	"github.com/spile-dev/spile/sidecar/flow"
+)
+
+// FuzzDelivery has random conversations arrive in every way that loses nothing:
+// the exchanges must be exactly those of the conversation.
+func FuzzDelivery(f *testing.F) {
+	for seed := range uint64(150) {
+		f.Add(seed, seed)
+	}
+	f.Fuzz(func(t *testing.T, a, b uint64) {
+		c := newConversation(rand.New(rand.NewPCG(a, b)), 1+int(a%30))
+		w := newWire(c)
+		check := func(how string, got []string) {
+			t.Helper()
+			if diff := cmp.Diff(c.exchanges, got); diff != "" {
+				t.Fatalf("%s (-want +got):\n%s", how, diff)
+			}
+		}
+		check("as sent", run(t, w.packets()))
+		check("as sent, with the filter", runFiltered(t, w, c.IntN(20)))
+		w.retransmit()
+		check("with retransmissions", run(t, w.packets()))
+		w.duplicate()
+		check("with duplicates", run(t, w.packets()))
+		w.reorder(2 + c.IntN(20))
+		check("out of order", run(t, w.packets()))
+		check("out of order, with the filter", runFiltered(t, w, c.IntN(20)))
+	})
+}
+
+// FuzzLoss has random conversations of which packets are missing: fewer exchanges,
+// never others.
+func FuzzLoss(f *testing.F) {
+	for seed := range uint64(150) {
+		f.Add(seed, seed, byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, a, b uint64, rate byte) {
+		c := newConversation(rand.New(rand.NewPCG(a, b)), 1+int(a%30))
+		w := newWire(c)
+		if a%3 == 0 {
+			w.segments = w.segments[c.IntN(min(len(w.segments), 10)):] // the start was missed
+		}
+		w.lose(2 + int(rate))
+		if a%2 == 0 {
+			w.retransmit()
+			w.duplicate()
+			w.reorder(2 + c.IntN(20))
+		}
+		checkAmong(t, c.exchanges, run(t, w.packets()))
+		checkAmong(t, c.exchanges, runFiltered(t, w, c.IntN(20)))
+	})
+}
+
+// checkAmong tests that the complete exchanges of got are among all.
+func checkAmong(t *testing.T, all, got []string) {
+	t.Helper()
+	rest := slices.Clone(all)
+	for _, l := range got {
+		if !strings.Contains(l, " complete, ") {
+			continue
+		}
+		i := slices.Index(rest, l)
+		if i < 0 {
+			t.Fatalf("%q is not one of the exchanges, or twice, of\n%s", l, strings.Join(all, "\n"))
+		}
+		rest = slices.Delete(rest, i, i+1)
+	}
+}
+
+// FuzzSnapshot has packets of which only the start was captured.
+func FuzzSnapshot(f *testing.F) {
+	for seed := range uint64(100) {
+		f.Add(seed, seed, uint16(seed*20))
+	}
+	f.Fuzz(func(t *testing.T, a, b uint64, length uint16) {
+		c := newConversation(rand.New(rand.NewPCG(a, b)), 1+int(a%30))
+		all := newWire(c).packets()
+		for i := range all {
+			all[i].Data = all[i].Data[:min(len(all[i].Data), int(length))]
+		}
+		checkAmong(t, c.exchanges, run(t, all))
+	})
+}
+
+// filter does what the filter in the kernel does: it leaves out packets without
+// data and, as far as user space has said so, packets within a body.
+type filter struct {
+	ranges  map[bpf.Direction][2]uint32
+	omitted int
+}
+
+func (f *filter) Skip(d *bpf.Direction, from, span uint32) bool {
+	f.ranges[*d] = [2]uint32{from, min(span, bpf.MaxSpan)}
+	return true
+}
+
+func (f *filter) Forget(d *bpf.Direction) { delete(f.ranges, *d) }
+
+// pass returns the packet as it is captured, and whether it is.
+func (f *filter) pass(w *wire, i int, p capture.Packet) (capture.Packet, bool) {
+	s := w.segments[i]
+	const syn, fin, rst = 2, 1, 4
+	if s.Payload == "" && s.Flags&(syn|fin|rst) == 0 {
+		return p, false
+	}
+	d := bpf.Direction{SourcePort: s.From.Port(), DestinationPort: s.To.Port()}
+	src, dst := s.From.Addr().As4(), s.To.Addr().As4()
+	copy(d.Source[8:], src[:])
+	copy(d.Destination[8:], dst[:])
+	r, ok := f.ranges[d]
+	if !ok || s.Flags&syn != 0 {
+		delete(f.ranges, d)
+		return p, true
+	}
+	n := uint32(len(s.Payload))
+	if at := s.Seq - r[0]; at >= r[1] || uint64(at)+uint64(n) > uint64(r[1]) {
+		return p, true
+	}
+	f.omitted += len(s.Payload)
+	if s.Flags&(fin|rst) != 0 {
+		p.Data = p.Data[:len(p.Data)-len(s.Payload)]
+		return p, true
+	}
+	return p, false
+}
+
+// runFiltered is run behind a filter that is lag packets ahead.
+func runFiltered(t *testing.T, w *wire, lag int) []string {
+	t.Helper()
+	var lines []string
+	f := &filter{ranges: make(map[bpf.Direction][2]uint32)}
+	table := flow.NewTable(flow.Config{Skipper: f, Emit: func(x *exchange.Exchange) { lines = append(lines, line(x)) }})
+	var ring []capture.Packet
+	var last int64
+	for i, p := range w.packets() {
+		last = p.At
+		if p, ok := f.pass(w, i, p); ok {
+			ring = append(ring, p)
+		}
+		if len(ring) > lag {
+			table.Packet(ring[0])
+			ring = ring[1:]
+		}
+	}
+	for _, p := range ring {
+		table.Packet(p)
+	}
+	table.Close(last)
+	checkAccounts(t, table)
+	if len(f.ranges) > 0 {
+		t.Errorf("the filter still leaves out %v", f.ranges)
+	}
+	return lines
+}
