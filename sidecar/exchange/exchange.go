@@ -7,7 +7,10 @@
 // counts.
 package exchange
 
-import "net/netip"
+import (
+	"math"
+	"net/netip"
+)
 
 // Dir is the direction of bytes within a connection, as flow numbers it. Which
 // of the two carries requests is known only once a Conn has seen one.
@@ -147,6 +150,17 @@ func (x *Exchange) Latency() int64 {
 		return 0
 	}
 	return x.End - x.Start
+}
+
+// GRPCStatus returns the status code of a gRPC call, from the trailers or, of a
+// response without content, from the header section.
+func (x *Exchange) GRPCStatus() (code int, ok bool) {
+	v, found := x.Response.Trailers.Get("grpc-status")
+	if !found {
+		v, found = x.Response.Fields.Get("grpc-status")
+	}
+	n, ok := decimal(v)
+	return int(n), found && ok && n <= math.MaxInt32
 }
 
 // Request is the request of an exchange.

@@ -54,7 +54,9 @@ func Pod(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := http.Server{Handler: service, ReadHeaderTimeout: 5 * time.Second}
+	server := http.Server{Handler: service, ReadHeaderTimeout: 5 * time.Second, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true) // gRPC
 	context.AfterFunc(ctx, func() { server.Close() })
 	if err := server.Serve(l); err != http.ErrServerClosed {
 		return err

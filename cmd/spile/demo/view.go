@@ -103,7 +103,7 @@ func (v *view) close(t trace.Tree) {
 		v.whole++
 	}
 	root := t.Roots[0]
-	key := fmt.Sprint(root.Service, root.Method, root.Path, root.Status, t.Spans, t.Whole())
+	key := fmt.Sprint(root.Service, root.Method, root.Path, root.Code(), t.Spans, t.Whole())
 	i := slices.IndexFunc(v.kinds, func(k *kind) bool { return k.key == key })
 	if i < 0 {
 		i = len(v.kinds)
@@ -128,12 +128,12 @@ func (v *view) row(s trace.Span) {
 	if !known {
 		peer = s.Peer.Addr().String()
 	}
-	style := tty.Status(s.Status)
+	style := s.Style()
 	request := tty.Escape(s.Method, 12)
 	request += " " + tty.Escape(s.Path, 41-len([]rune(request)))
 	v.print(v.palette.Paint(tty.Dim, s.Start.Local().Format("15:04:05.000")) +
 		fmt.Sprintf("  %-19s %-6s  %-42s", s.Service+" "+arrow+" "+peer, kind, request) +
-		v.palette.Paint(style, fmt.Sprintf(" %6s", trace.Status(s.Status))) +
+		v.palette.Paint(style, fmt.Sprintf(" %6s", s.Code())) +
 		fmt.Sprintf(" %8s\n", tty.Duration(s.End.Sub(s.Start))))
 }
 

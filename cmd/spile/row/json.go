@@ -28,6 +28,7 @@ type object struct {
 	Host             string              `json:"host,omitempty"`
 	Target           string              `json:"target,omitempty"`
 	Status           int                 `json:"status"`
+	GRPCStatus       *int                `json:"grpc_status,omitempty"`
 	Outcome          string              `json:"outcome"`
 	LatencyNS        *int64              `json:"latency_ns,omitempty"`
 	TTFBNS           *int64              `json:"ttfb_ns,omitempty"`
@@ -76,6 +77,9 @@ func (j *jsonWriter) object(x *exchange.Exchange) *object {
 		latency, ttfb := x.Latency(), x.FirstByte-x.Start
 		o.LatencyNS, o.TTFBNS = &latency, &ttfb
 		o.ResponseBodySize = &x.Response.BodySize
+	}
+	if code, ok := x.GRPCStatus(); ok && x.Protocol == exchange.GRPC {
+		o.GRPCStatus = &code
 	}
 	if j.options.Headers {
 		o.RequestHeaders = j.headers(x.Request.Fields)

@@ -2,6 +2,7 @@ package row
 
 import (
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -80,6 +81,13 @@ func (t *table) cells(x *exchange.Exchange) []cell {
 	if x.Response.Status != 0 {
 		status, response = strconv.Itoa(x.Response.Status), tty.Bytes(x.Response.BodySize)
 	}
+	style := tty.Status(x.Response.Status)
+	if code, ok := x.GRPCStatus(); ok && x.Protocol == exchange.GRPC {
+		status = "grpc " + strconv.Itoa(code)
+		if code != 0 {
+			style = tty.Status(http.StatusInternalServerError)
+		}
+	}
 	if x.FirstByte != 0 {
 		latency = tty.Duration(time.Duration(x.Latency()))
 	}
@@ -95,7 +103,7 @@ func (t *table) cells(x *exchange.Exchange) []cell {
 		{text: x.Role.String()},
 		{text: addrPort(x.Peers.Client)},
 		{text: addrPort(x.Peers.Server)},
-		{text: status, style: tty.Status(x.Response.Status)},
+		{text: status, style: style},
 		{text: latency},
 		{text: tty.Bytes(x.Request.BodySize)},
 		{text: response},

@@ -8,7 +8,6 @@
 package shop
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -40,13 +39,13 @@ func Port(service string) string {
 
 // NewService returns the service of a name. It reaches the others through
 // transport, under their names and ports.
-func NewService(name string, transport http.RoundTripper, log *slog.Logger) (http.Handler, error) {
+func NewService(name string, transport *http.Transport, log *slog.Logger) (http.Handler, error) {
 	client := &http.Client{Transport: transport}
 	switch name {
 	case Ingress:
 		return newIngress(transport, log), nil
 	case Cart:
-		return newCart(client), nil
+		return newCart(client, newQuotes(transport)), nil
 	case Catalog:
 		return newCatalog(), nil
 	case Pricing:
@@ -80,8 +79,7 @@ func newCatalog() http.Handler {
 	return mux
 }
 
-// newPricing knows what things cost. Quotes take a while, and an expired coupon
-// is more than it can handle.
+// newPricing knows what things cost. It gives prices by HTTP and quotes by gRPC.
 func newPricing() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /prices/{sku}", func(w http.ResponseWriter, r *http.Request) {
@@ -90,26 +88,16 @@ func newPricing() http.Handler {
 		}
 		answer(w, http.StatusOK, map[string]any{"sku": r.PathValue("sku"), "price": 12.5})
 	})
-	mux.HandleFunc("POST /quotes", func(w http.ResponseWriter, r *http.Request) {
-		var order struct{ Coupon string }
-		if !decode(w, r, &order) || !work(r.Context(), 60*time.Millisecond) {
-			return
-		}
-		if order.Coupon == "EXPIRED" {
-			answer(w, http.StatusInternalServerError, map[string]string{"error": "coupon table is empty"})
-			return
-		}
-		answer(w, http.StatusOK, map[string]any{"total": 99.5})
-	})
+	mux.HandleFunc("POST "+quoteMethod, serveQuote)
 	return mux
 }
 
 // newCart keeps what is bought. It asks pricing for one price after the other.
-func newCart(client *http.Client) http.Handler {
+func newCart(client *http.Client, quotes *quotes) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /items", func(w http.ResponseWriter, r *http.Request) {
 		for _, sku := range products[:3] {
-			if status := ask(r, client, http.MethodGet, "/prices/"+sku, nil); status != http.StatusOK {
+			if status := ask(r, client, "/prices/"+sku); status != http.StatusOK {
 				answer(w, http.StatusBadGateway, map[string]int{"pricing": status})
 				return
 			}
@@ -121,7 +109,7 @@ func newCart(client *http.Client) http.Handler {
 		if !decode(w, r, &item) {
 			return
 		}
-		if status := ask(r, client, http.MethodGet, "/prices/"+item.SKU, nil); status != http.StatusOK {
+		if status := ask(r, client, "/prices/"+item.SKU); status != http.StatusOK {
 			answer(w, http.StatusBadGateway, map[string]int{"pricing": status})
 			return
 		}
@@ -129,12 +117,12 @@ func newCart(client *http.Client) http.Handler {
 		answer(w, http.StatusCreated, item)
 	})
 	mux.HandleFunc("POST /checkout", func(w http.ResponseWriter, r *http.Request) {
-		var order json.RawMessage
+		var order struct{ Coupon string }
 		if !decode(w, r, &order) {
 			return
 		}
-		if status := ask(r, client, http.MethodPost, "/quotes", order); status != http.StatusOK {
-			answer(w, http.StatusInternalServerError, map[string]int{"pricing": status})
+		if err := quotes.ask(r, order.Coupon); err != nil {
+			answer(w, http.StatusInternalServerError, map[string]string{"pricing": err.Error()})
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -144,9 +132,9 @@ func newCart(client *http.Client) http.Handler {
 
 // ask sends pricing a request on behalf of another, and returns the status of
 // the response, 0 if there is none.
-func ask(behalf *http.Request, client *http.Client, method, path string, body []byte) int {
+func ask(behalf *http.Request, client *http.Client, path string) int {
 	url := "http://" + Pricing + ":" + servicePort + path
-	req, err := http.NewRequestWithContext(behalf.Context(), method, url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(behalf.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		return 0
 	}

@@ -13,7 +13,7 @@ import (
 
 // open starts every service, and returns a transport that reaches them by name
 // and what they receive, by service.
-func open(t *testing.T) (http.RoundTripper, map[string]chan *http.Request) {
+func open(t *testing.T) (*http.Transport, map[string]chan *http.Request) {
 	t.Helper()
 	at := map[string]string{}
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -32,10 +32,14 @@ func open(t *testing.T) (http.RoundTripper, map[string]chan *http.Request) {
 			t.Fatal(err)
 		}
 		ch := make(chan *http.Request, 100)
-		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			ch <- r.Clone(context.Background())
 			service.ServeHTTP(w, r)
 		}))
+		srv.Config.Protocols = new(http.Protocols)
+		srv.Config.Protocols.SetHTTP1(true)
+		srv.Config.Protocols.SetUnencryptedHTTP2(true)
+		srv.Start()
 		t.Cleanup(srv.Close)
 		received[name], at[name] = ch, srv.Listener.Addr().String()
 	}

@@ -3,6 +3,8 @@ package trace
 import (
 	"fmt"
 	"io"
+	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,9 +66,9 @@ func (d *drawing) node(n *Node, indent, below string) {
 	label := indent + tty.Escape(n.Service, 16) + " " + kind + " "
 	label += title(n, d.label-columns(label))
 	pad := strings.Repeat(" ", max(0, d.label-columns(label)))
-	style := tty.Status(n.Status)
+	style := n.Style()
 	fmt.Fprintf(&d.out, "%s%s%s%s %s\n", label, pad,
-		d.palette.Paint(style, fmt.Sprintf("%*s", statusColumns, Status(n.Status))),
+		d.palette.Paint(style, fmt.Sprintf("%*s", statusColumns, n.Code())),
 		fmt.Sprintf("%*s", durationColumns, tty.Duration(n.End.Sub(n.Start))),
 		d.palette.Paint(style, d.bar(n)))
 	for i, c := range n.Children {
@@ -111,12 +113,36 @@ func title(n *Node, limit int) string {
 
 func columns(s string) int { return len([]rune(s)) }
 
-// Status is a status code as it is shown, a dash if there was no response.
-func Status(code int) string {
-	if code == 0 {
+// Code is the status code as it is shown, a dash if there is none: that of HTTP, OK
+// of a gRPC call or the number of another status.
+func (s Span) Code() string {
+	switch {
+	case s.Call == "OK":
+		return s.Call
+	case s.Call != "":
+		return strconv.Itoa(max(0, slices.Index(calls, s.Call)))
+	case s.Status == 0:
 		return "-"
 	}
-	return strconv.Itoa(code)
+	return strconv.Itoa(s.Status)
+}
+
+// Style is the style of the status code.
+func (s Span) Style() tty.Style {
+	switch s.Call {
+	case "":
+		return tty.Status(s.Status)
+	case "OK":
+		return tty.Status(http.StatusOK)
+	}
+	return tty.Status(http.StatusInternalServerError)
+}
+
+// calls are the status codes of gRPC, by number.
+var calls = []string{
+	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+	"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+	"INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 }
 
 func plural(n int, noun string) string {

@@ -22,9 +22,10 @@ type Span struct {
 	Service    string
 	Client     bool // kind CLIENT, else SERVER
 	Start, End time.Time
-	Method     string
-	Path       string // with the query, if it has one
-	Status     int    // 0 if there was no response
+	Method     string // "gRPC" of a call
+	Path       string // with the query, if it has one; of a call, service and method
+	Status     int    // HTTP status code, 0 if there was no response
+	Call       string // status code of a gRPC call, by name; "" of others
 	Error      string // error.type, "" if there is none
 	// Local and Peer are the ends of the connection, invalid if not known.
 	Local, Peer netip.AddrPort
@@ -47,10 +48,10 @@ func Spans(td ptrace.Traces) []Span {
 	return spans
 }
 
-// newSpan reads the attributes of the semantic conventions for HTTP.
+// newSpan reads the attributes of the semantic conventions for HTTP and RPC.
 func newSpan(service string, s ptrace.Span) Span {
 	a := s.Attributes()
-	return Span{
+	span := Span{
 		Trace:    s.TraceID(),
 		ID:       s.SpanID(),
 		Parent:   s.ParentSpanID(),
@@ -66,6 +67,11 @@ func newSpan(service string, s ptrace.Span) Span {
 		Peer:     addrPort(a, "network.peer."),
 		PeerName: str(a, "server.address"),
 	}
+	if str(a, "rpc.system.name") != "" {
+		span.Method, span.Path = "gRPC", str(a, "rpc.method")
+		span.Call = str(a, "rpc.response.status_code")
+	}
+	return span
 }
 
 func method(a pcommon.Map) string {
