@@ -1,0 +1,296 @@
+// Package chart tests the chart with the helm command.
+package chart
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+
+	"github.com/spile-dev/spile/webhook"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+const endpoint = "otlp.endpoint=http://tempo.monitoring:4318"
+
+// helm runs the helm command. Without one the test is skipped, unless
+// REQUIRE_HELM=1 says that there must be one.
+func helm(t *testing.T, args ...string) (stdout string, err error) {
+	t.Helper()
+	path, err := exec.LookPath("helm")
+	if err != nil {
+		if os.Getenv("REQUIRE_HELM") == "1" {
+			t.Fatalf("REQUIRE_HELM=1, but: %v", err)
+		}
+		t.Skipf("needs helm: %v", err)
+	}
+	cmd := exec.Command(path, args...)
+	// Neither a cluster nor the caller's plugins have a say.
+	cmd.Env = append(os.Environ(), "KUBECONFIG=/nonexistent", "HELM_PLUGINS="+t.TempDir())
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%w: %s%s", err, out.String(), errOut.String())
+	}
+	return out.String(), nil
+}
+
+func template(t *testing.T, set ...string) (string, error) {
+	t.Helper()
+	args := []string{"template", "spile", ".", "--namespace", "spile-system", "--kube-version", "1.29.0"}
+	for _, s := range set {
+		args = append(args, "--set", s)
+	}
+	return helm(t, args...)
+}
+
+// object is any rendered object, by kind and name.
+type object struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+
+	raw []byte
+}
+
+func render(t *testing.T, set ...string) []object {
+	t.Helper()
+	out, err := template(t, append([]string{endpoint}, set...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var objects []object
+	reader := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(out)))
+	for {
+		doc, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return objects
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := object{raw: doc}
+		if err := yaml.Unmarshal(doc, &o); err != nil {
+			t.Fatalf("%v in %s", err, doc)
+		}
+		if o.Kind != "" {
+			objects = append(objects, o)
+		}
+	}
+}
+
+// find decodes the only object of a kind, strictly: a field that Kubernetes
+// does not know is a fault of the chart.
+func find[T any](t *testing.T, objects []object, kind string) *T {
+	t.Helper()
+	i := slices.IndexFunc(objects, func(o object) bool { return o.Kind == kind })
+	if i < 0 {
+		t.Fatalf("no %s", kind)
+	}
+	v := new(T)
+	if err := yaml.UnmarshalStrict(objects[i].raw, v); err != nil {
+		t.Fatalf("%s: %v", kind, err)
+	}
+	return v
+}
+
+func kinds(objects []object) []string {
+	var all []string
+	for _, o := range objects {
+		all = append(all, o.Kind)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestLint(t *testing.T) {
+	if _, err := helm(t, "lint", ".", "--strict", "--set", endpoint); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGolden(t *testing.T) {
+	out, err := template(t, endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", "default.golden.yaml")
+	if *update {
+		if err := os.WriteFile(path, []byte(out), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; run go test -update", err)
+	}
+	// The order of kinds is that of the helm version.
+	if diff := cmp.Diff(sortedDocuments(string(want)), sortedDocuments(out)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestWrongValues(t *testing.T) {
+	tests := []struct {
+		name string
+		set  []string
+		want string // in the message
+	}{
+		{"no endpoint", nil, "otlp.endpoint is required: the URL of an OTLP receiver"},
+		{"endpoint without scheme", []string{"otlp.endpoint=tempo:4318"}, "/otlp/endpoint"},
+		{"protocol", []string{endpoint, "otlp.protocol=http"}, "'http/protobuf', 'grpc'"},
+		{"unknown value", []string{endpoint, "optl.endpoint=x"}, "'optl' not allowed"},
+		{"unknown value below", []string{endpoint, "webhook.timeout=1"}, "'timeout' not allowed"},
+		{"failure policy", []string{endpoint, "webhook.failurePolicy=ignore"}, "'Ignore', 'Fail'"},
+		{"timeout", []string{endpoint, "webhook.timeoutSeconds=31"}, "/webhook/timeoutSeconds"},
+		{"digest", []string{endpoint, "sidecar.image.digest=abc"}, "/sidecar/image/digest"},
+		{"pull policy", []string{endpoint, "image.pullPolicy=Sometimes"}, "'Always', 'IfNotPresent', 'Never'"},
+		{"env without value", []string{endpoint, "sidecar.env[0].name=A"}, "/sidecar/env/0"},
+		{"gpu", []string{endpoint, "sidecar.resources.limits.gpu=1"}, "'gpu' not allowed"},
+		{"replicas", []string{endpoint, "replicaCount=two"}, "/replicaCount"},
+		{"port of metrics", []string{endpoint, "webhook.port=8080"}, "/webhook/port"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := template(t, tt.set...)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("message lacks %q:\n%v", tt.want, err)
+			}
+		})
+	}
+}
+
+func TestOldKubernetesIsRefused(t *testing.T) {
+	_, err := helm(t, "template", "spile", ".", "--kube-version", "1.28.9", "--set", endpoint)
+	if err == nil || !strings.Contains(err.Error(), ">=1.29.0") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWebhookConfiguration(t *testing.T) {
+	objects := render(t, "webhook.namespaceSelector.matchLabels.team=a", "webhook.namespaceSelector.matchExpressions[0].key=x",
+		"webhook.namespaceSelector.matchExpressions[0].operator=Exists")
+	w := find[admissionregistrationv1.MutatingWebhookConfiguration](t, objects, "MutatingWebhookConfiguration").Webhooks[0]
+	if *w.FailurePolicy != admissionregistrationv1.Ignore || *w.TimeoutSeconds != 2 ||
+		*w.SideEffects != admissionregistrationv1.SideEffectClassNone || *w.ReinvocationPolicy != admissionregistrationv1.IfNeededReinvocationPolicy {
+		t.Errorf("policies: %+v", w)
+	}
+	if len(w.ClientConfig.CABundle) > 0 {
+		t.Error("a caBundle in the chart would overwrite the webhook's at every upgrade")
+	}
+	want := &metav1.LabelSelector{
+		MatchLabels: map[string]string{"team": "a"},
+		MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "kubernetes.io/metadata.name", Operator: "NotIn", Values: []string{"kube-system", "kube-public", "kube-node-lease", "spile-system"}},
+			{Key: "x", Operator: "Exists"},
+		},
+	}
+	if diff := cmp.Diff(want, w.NamespaceSelector); diff != "" {
+		t.Errorf("namespaceSelector (-want +got):\n%s", diff)
+	}
+}
+
+// The webhook reads what the chart writes.
+func TestSidecarConfiguration(t *testing.T) {
+	objects := render(t, "otlp.protocol=grpc", "otlp.compression=gzip", "otlp.timeout=5000", "otlp.headers.api-key=a b\\,c",
+		"sidecar.image.digest=sha256:"+strings.Repeat("0", 64), "sidecar.env[0].name=OTEL_EXPORTER_OTLP_COMPRESSION", "sidecar.env[0].value=none",
+		"sidecar.resourceAttributes.k8s\\.cluster\\.name=test", "sidecar.serviceNameFromLabels=true")
+	data := find[corev1.ConfigMap](t, objects, "ConfigMap").Data["sidecar.yaml"]
+	c, err := webhook.ParseConfig([]byte(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "ghcr.io/spile-dev/spile-sidecar@sha256:" + strings.Repeat("0", 64); c.Image != want {
+		t.Errorf("image %s, want %s", c.Image, want)
+	}
+	want := []webhook.EnvVar{
+		{Name: "OTEL_EXPORTER_OTLP_COMPRESSION", Value: "none"},
+		{Name: "OTEL_EXPORTER_OTLP_ENDPOINT", Value: "http://tempo.monitoring:4318"},
+		{Name: "OTEL_EXPORTER_OTLP_HEADERS", Value: "api-key=a%20b%2Cc"},
+		{Name: "OTEL_EXPORTER_OTLP_PROTOCOL", Value: "grpc"},
+		{Name: "OTEL_EXPORTER_OTLP_TIMEOUT", Value: "5000"},
+	}
+	if diff := cmp.Diff(want, c.Env); diff != "" {
+		t.Errorf("env (-want +got):\n%s", diff)
+	}
+	if !c.ServiceNameFromLabels || c.ResourceAttributes["k8s.cluster.name"] != "test" {
+		t.Errorf("configuration %+v", c)
+	}
+}
+
+func TestChangeOfSidecarRestartsTheWebhook(t *testing.T) {
+	checksum := func(set ...string) string {
+		return find[appsv1.Deployment](t, render(t, set...), "Deployment").Spec.Template.Annotations["checksum/sidecar"]
+	}
+	if checksum() == checksum("sidecar.image.tag=other") {
+		t.Error("the pod template is the same for another sidecar")
+	}
+}
+
+func TestVariants(t *testing.T) {
+	base := kinds(render(t))
+	tests := []struct {
+		name          string
+		set           []string
+		added, absent []string
+	}{
+		{"cert-manager", []string{"certManager.enabled=true"}, []string{"Certificate", "Issuer"}, []string{"Role", "RoleBinding", "Secret"}},
+		{"cert-manager with an issuer", []string{"certManager.enabled=true", "certManager.issuerRef.name=corp"}, []string{"Certificate"}, []string{"Issuer", "Secret"}},
+		{"one replica", []string{"replicaCount=1"}, nil, []string{"PodDisruptionBudget"}},
+		{"no network policy", []string{"networkPolicy.enabled=false"}, nil, []string{"NetworkPolicy"}},
+		{"Prometheus operator", []string{"serviceMonitor.enabled=true"}, []string{"ServiceMonitor"}, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got := kinds(render(t, tt.set...))
+			for _, kind := range tt.added {
+				if !slices.Contains(got, kind) || slices.Contains(base, kind) {
+					t.Errorf("%s is not added", kind)
+				}
+			}
+			for _, kind := range tt.absent {
+				if slices.Contains(got, kind) {
+					t.Errorf("%s is there", kind)
+				}
+			}
+		})
+	}
+}
+
+// An object of another release must not have the same name.
+func TestNamesFollowTheRelease(t *testing.T) {
+	out, err := helm(t, "template", "second", ".", "--namespace", "other", "--kube-version", "1.29.0", "--set", endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out) {
+		if name, ok := strings.CutPrefix(line, "  name: "); ok && !strings.HasPrefix(name, "second-spile-webhook") {
+			t.Errorf("name %s", name)
+		}
+	}
+}
+
+func sortedDocuments(s string) []string {
+	docs := strings.Split(s, "---\n")
+	slices.Sort(docs)
+	return docs
+}

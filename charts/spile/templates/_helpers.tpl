@@ -1,0 +1,75 @@
+{{- define "spile.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* Prefix of every object's name: "spile" for a release of that name. */}}
+{{- define "spile.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "spile.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "spile.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "spile.webhook" -}}
+{{ include "spile.fullname" . }}-webhook
+{{- end -}}
+
+{{- define "spile.secret" -}}
+{{ include "spile.webhook" . }}-cert
+{{- end -}}
+
+{{- define "spile.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "spile.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: webhook
+{{- end -}}
+
+{{- define "spile.labels" -}}
+{{ include "spile.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Image reference of (list image root). */}}
+{{- define "spile.image" -}}
+{{- $image := index . 0 -}}
+{{- $root := index . 1 -}}
+{{- with $image.registry }}{{ . }}/{{ end -}}
+{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end -}}
+{{- end -}}
+
+{{/* What the webhook adds to pods: the file it reads. */}}
+{{- define "spile.sidecar" -}}
+{{- $endpoint := .Values.otlp.endpoint | required "otlp.endpoint is required: the URL of an OTLP receiver, such as http://tempo.monitoring:4318" -}}
+{{- $env := dict
+  "OTEL_EXPORTER_OTLP_ENDPOINT" $endpoint
+  "OTEL_EXPORTER_OTLP_PROTOCOL" .Values.otlp.protocol -}}
+{{- with .Values.otlp.compression }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_COMPRESSION" . }}{{ end -}}
+{{- with .Values.otlp.timeout }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_TIMEOUT" (int . | toString) }}{{ end -}}
+{{- $headers := list -}}
+{{- range $name, $value := .Values.otlp.headers -}}
+{{- $headers = append $headers (printf "%s=%s" $name ($value | urlquery | replace "+" "%20")) -}}
+{{- end -}}
+{{- with $headers }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_HEADERS" (join "," .) }}{{ end -}}
+{{- range .Values.sidecar.env }}{{ $_ := set $env .name .value }}{{ end -}}
+image: {{ include "spile.image" (list .Values.sidecar.image .) | quote }}
+imagePullPolicy: {{ .Values.sidecar.image.pullPolicy }}
+resources: {{ toJson .Values.sidecar.resources }}
+env:
+{{- range $name, $value := $env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- with .Values.sidecar.resourceAttributes }}
+resourceAttributes: {{ toJson . }}
+{{- end }}
+serviceNameFromLabels: {{ .Values.sidecar.serviceNameFromLabels }}
+{{- end -}}

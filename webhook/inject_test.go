@@ -1,0 +1,240 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func testConfig() Config {
+	return Config{
+		Image:           "ghcr.io/spile-dev/spile-sidecar:0.1.0",
+		ImagePullPolicy: corev1.PullIfNotPresent,
+		Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{"cpu": resource.MustParse("10m"), "memory": resource.MustParse("32Mi")},
+			Limits:   corev1.ResourceList{"memory": resource.MustParse("64Mi")},
+		},
+		Env: []EnvVar{
+			{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://$(SPILE_HOST_IP):4318"},
+			{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"},
+			{"OTEL_LOG_LEVEL", "info"},
+		},
+		ResourceAttributes: map[string]string{"k8s.cluster.name": "test"},
+		Version:            "0.1.0",
+	}
+}
+
+// Each testdata/inject/*.in.yaml is a Namespace and a Pod; the golden file is
+// the pod as it is created, with the decision above it. The second round must
+// find nothing to do.
+func TestInjectGolden(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/inject/*.in.yaml")
+	if err != nil || len(inputs) == 0 {
+		t.Fatalf("no inputs: %v", err)
+	}
+	for _, input := range inputs {
+		name := strings.TrimSuffix(filepath.Base(input), ".in.yaml")
+		t.Run(name, func(t *testing.T) {
+			ns, raw := readCase(t, input)
+			d, once := inject(t, raw, ns)
+			if again, twice := inject(t, once, ns); !bytes.Equal(once, twice) {
+				t.Errorf("second round (reason %q) changes the pod: %s", again.Reason, cmp.Diff(string(once), string(twice)))
+			}
+			compareGolden(t, strings.TrimSuffix(input, ".in.yaml")+".golden.yaml", render(t, d, once))
+		})
+	}
+}
+
+func readCase(t *testing.T, path string) (*corev1.Namespace, []byte) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := bytes.SplitN(data, []byte("\n---\n"), 2)
+	if len(docs) != 2 {
+		t.Fatalf("%s: want a Namespace and a Pod", path)
+	}
+	ns := &corev1.Namespace{}
+	if err := yaml.UnmarshalStrict(docs[0], ns); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := yaml.YAMLToJSON(docs[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns, raw
+}
+
+// inject returns the patched pod in canonical form.
+func inject(t *testing.T, raw []byte, ns *corev1.Namespace) (Decision, []byte) {
+	t.Helper()
+	d, ops, err := Inject(raw, ns, testConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if (d.Sidecar != nil) != (d.Reason == Injected) {
+		t.Errorf("reason %q with sidecar %v", d.Reason, d.Sidecar)
+	}
+	return d, canonical(t, apply(t, raw, ops))
+}
+
+func apply(t *testing.T, raw []byte, ops []Operation) []byte {
+	t.Helper()
+	encoded, err := json.Marshal(ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch, err := jsonpatch.DecodePatch(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := patch.Apply(raw)
+	if err != nil {
+		t.Fatalf("applying %s: %v", encoded, err)
+	}
+	return out
+}
+
+func canonical(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	var v any
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	if err := decoder.Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	out, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func render(t *testing.T, d Decision, pod []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	reason := "injected"
+	if d.Reason != Injected {
+		reason = string(d.Reason)
+	}
+	fmt.Fprintf(&b, "# %s\n", reason)
+	for _, w := range d.Warnings {
+		fmt.Fprintf(&b, "# warning: %s\n", w)
+	}
+	out, err := yaml.JSONToYAML(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Write(out)
+	return b.Bytes()
+}
+
+func compareGolden(t *testing.T, path string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("%v; run go test -update", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+// Every reason has a golden case, named after it or listed as its header.
+func TestEveryReasonHasAGoldenCase(t *testing.T) {
+	goldens, err := filepath.Glob("testdata/inject/*.golden.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[Reason]bool{}
+	for _, path := range goldens {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(string(data), "\n")
+		seen[Reason(strings.TrimPrefix(first, "# "))] = true
+	}
+	for _, r := range Reasons() {
+		if !seen[r] {
+			t.Errorf("no golden case ends with reason %q", r)
+		}
+	}
+}
+
+func TestInjectRefusesWhatIsNoPod(t *testing.T) {
+	ns := &corev1.Namespace{}
+	ns.Name = "shop"
+	ns.Annotations = map[string]string{AnnotationInject: "enabled"}
+	for _, raw := range []string{
+		``, `[]`, `"pod"`, `{`, `{"metadata":{"annotations":[]}}`, `{"spec":{"containers":{}}}`,
+		`{"metadata":{}}`, `{"spec":{}}`, `{"metadata":null,"spec":{}}`,
+	} {
+		if _, ops, err := Inject([]byte(raw), ns, testConfig()); err == nil {
+			t.Errorf("Inject(%s) = %v, want an error", raw, ops)
+		}
+	}
+}
+
+// A pod whose annotations fill the limit of 256 KiB is injected without a status.
+func TestStatusDoesNotExceedAnnotationLimit(t *testing.T) {
+	ns := &corev1.Namespace{}
+	ns.Name = "shop"
+	pod := map[string]any{
+		"metadata": map[string]any{"annotations": map[string]string{
+			AnnotationInject: "enabled",
+			"big":            strings.Repeat("x", 256<<10-len(AnnotationInject)-len("enabled")-len("big")),
+		}},
+		"spec": map[string]any{"containers": []any{map[string]any{"name": "cart"}}},
+	}
+	raw, err := json.Marshal(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ops, err := Inject(raw, ns, testConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range ops {
+		if strings.HasPrefix(op.Path, "/metadata") {
+			t.Errorf("unexpected operation on %s", op.Path)
+		}
+	}
+	if len(ops) != 2 {
+		t.Errorf("got %d operations, want volume and container", len(ops))
+	}
+}
+
+func BenchmarkInject(b *testing.B) {
+	raw := []byte(`{"metadata":{"generateName":"cart-7d5b9c6f4d-","labels":{"pod-template-hash":"7d5b9c6f4d"},"annotations":{"spile.dev/inject":"enabled"},
+		"ownerReferences":[{"kind":"ReplicaSet","name":"cart-7d5b9c6f4d","controller":true}]},"spec":{"containers":[{"name":"cart","image":"cart:1","ports":[{"containerPort":8080}]}]}}`)
+	ns := &corev1.Namespace{}
+	ns.Name = "shop"
+	c := testConfig()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := Inject(raw, ns, c); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package webhook
+
+// Reason says in one word why a pod was not injected. The word is the same as
+// log key, metric label and in the status annotation.
+type Reason string
+
+// The reasons, in the order in which they are looked for.
+const (
+	// Injected is the empty reason.
+	Injected Reason = ""
+
+	// ReasonSystemNamespace: kube-system, kube-public, kube-node-lease or the
+	// injector's own namespace.
+	ReasonSystemNamespace Reason = "system_namespace"
+	// ReasonMirrorPod: the API server's image of a static pod; changing it
+	// changes nothing on the node.
+	ReasonMirrorPod Reason = "mirror_pod"
+	// ReasonNotEnabled: neither the pod nor its namespace asks.
+	ReasonNotEnabled Reason = "not_enabled"
+	// ReasonDisabled: the pod or its namespace opts out.
+	ReasonDisabled Reason = "disabled"
+	// ReasonInvalidAnnotation: spile.dev/inject has an unknown value.
+	ReasonInvalidAnnotation Reason = "invalid_annotation"
+	// ReasonAlreadyInjected: the pod has the sidecar, judged by its content.
+	ReasonAlreadyInjected Reason = "already_injected"
+	// ReasonNameConflict: a container or volume of the pod has a name of ours
+	// but is not ours; adding a second one would make the pod invalid.
+	ReasonNameConflict Reason = "name_conflict"
+	// ReasonWindows: there is no Linux network namespace to tap.
+	ReasonWindows Reason = "windows"
+	// ReasonHostNetwork: the sidecar would capture the whole node.
+	ReasonHostNetwork Reason = "host_network"
+	// ReasonHostUsers: with hostUsers false, capabilities do not reach the
+	// kernel facilities that capturing needs.
+	ReasonHostUsers Reason = "host_users"
+	// ReasonPodSecurity: the namespace's Pod Security level would reject the pod.
+	ReasonPodSecurity Reason = "pod_security"
+	// ReasonPodResources: the pod's own resources leave no room for the sidecar's.
+	ReasonPodResources Reason = "pod_resources"
+)
+
+// Reasons lists every reason, so that metrics can start at zero and
+// documentation can be checked.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonSystemNamespace, ReasonMirrorPod, ReasonNotEnabled, ReasonDisabled, ReasonInvalidAnnotation,
+		ReasonAlreadyInjected, ReasonNameConflict, ReasonWindows, ReasonHostNetwork, ReasonHostUsers,
+		ReasonPodSecurity, ReasonPodResources,
+	}
+}
