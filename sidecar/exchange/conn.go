@@ -314,10 +314,12 @@ func (c *Conn) resync(d Dir, s Segment, b []byte) bool {
 	if !s.Aligned || c.pipelines || c.kind == KindHTTP1 && d != c.client || requestLine(b) != yes {
 		return false
 	}
-	if c.any && (c.lastDir == d || c.interim || s.Ack != c.sides[d.Opposite()].next) {
+	switch {
+	case !c.any && !knownMethod(b): // it may be the end of one
 		return false
-	}
-	if c.any {
+	case c.any && (c.lastDir == d || c.interim || s.Ack != c.sides[d.Opposite()].next):
+		return false
+	case c.any:
 		c.e.Stats.Resyncs++
 		c.unsure = true
 	}

@@ -185,7 +185,7 @@ type Response struct {
 // same sequence numbers, also through destination NAT.
 type Wire struct {
 	RequestSeq  uint32 // sequence number of the first byte of the request
-	RequestAck  uint32 // acknowledgement number of the segment that carried it
+	RequestAck  uint32 // acknowledgement number of the segment that carried it, 0 if it had none (RFC 7413)
 	ResponseSeq uint32 // sequence number of the first byte of the response
 	StreamID    uint32 // HTTP/2 stream, 0 for HTTP/1
 	Index       uint32 // exchanges before this one on the connection

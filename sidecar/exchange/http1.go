@@ -24,20 +24,17 @@ func (c *Conn) feed(d Dir, s Segment, b []byte) {
 // returns how many bytes of b belong to it.
 func (c *Conn) feedHead(d Dir, s Segment, b []byte) int {
 	side := &c.sides[d]
-	if side.mode == atStart {
-		if d == c.client {
-			// Empty lines before a request are no part of it (RFC 9112, section 2.2).
-			if n := leadingLines(b); n > 0 {
-				return n
-			}
-			if !c.confirm() {
-				return len(b)
-			}
+	if side.mode == atStart && d == c.client {
+		// Empty lines before a request are no part of it (RFC 9112, section 2.2).
+		if n := leadingLines(b); n > 0 {
+			return n
 		}
-		side.mode = inHead
-		if !side.started {
-			side.start, side.started = s, true
+		if !c.confirm() {
+			return len(b)
 		}
+	}
+	if side.mode = inHead; !side.started {
+		side.start, side.started = s, true
 	}
 	before := len(side.held)
 	if before == 0 {
@@ -168,6 +165,11 @@ func (c *Conn) takeResponse(s Segment, text string) {
 	}
 	p := c.pending[0]
 	x := &p.x
+	if !p.mayBeAnsweredBy(first) {
+		c.dropPending(DropGap)
+		c.loseBoundary(DropGap)
+		return
+	}
 	if p.responseDone {
 		c.emitFirst(Complete)
 		c.e.Stats.Orphans++
@@ -187,12 +189,7 @@ func (c *Conn) takeResponse(s Segment, text string) {
 	}
 	x.End = s.At
 	if x.Response.Status < 200 && x.Response.Status != 101 {
-		side.mode = atStart
-		p.unsent = p.unsent && x.Response.Status != 100
-		x.Response.Status, x.Response.Fields = 0, x.Response.Fields[:0]
-		if h.ambiguous {
-			c.giveUpAmbiguous()
-		}
+		c.passInterim(p, h)
 		return
 	}
 	if !c.e.charge(p, len(text), len(x.Response.Fields)) {
@@ -216,6 +213,26 @@ func (c *Conn) takeResponse(s Segment, text string) {
 	case side.body.empty():
 		c.endResponse()
 	}
+}
+
+// passInterim passes over an interim response, of which nothing is reported.
+func (c *Conn) passInterim(p *pending, h head) {
+	r := &p.x.Response
+	p.unsent = p.unsent && r.Status != 100
+	r.Status, r.Fields = 0, r.Fields[:0]
+	c.sides[c.client.Opposite()].mode = atStart
+	if h.ambiguous {
+		c.giveUpAmbiguous()
+	}
+}
+
+// mayBeAnsweredBy reports whether a response that starts with s can be one to p:
+// the server had received the start of the request, the client nothing of the
+// response when it sent that. Otherwise what came before was not captured.
+func (p *pending) mayBeAnsweredBy(s Segment) bool {
+	before := func(a, b uint32) bool { return int32(a-b) < 0 } // RFC 9293, section 3.4
+	asked := p.x.Wire.RequestAck
+	return before(p.x.Wire.RequestSeq, s.Ack) && (asked == 0 || !before(s.Seq, asked))
 }
 
 // switchProtocol emits the exchange that ended HTTP on the connection.

@@ -32,6 +32,7 @@ type h2side struct {
 	pieces int
 
 	fields fieldDecoder
+	tables int  // bytes that fields is taken to cost
 	lost   bool // no frame boundary is known
 	tries  int  // segments without a boundary while lost
 }
@@ -317,8 +318,8 @@ func (h *h2) lose(d Dir) {
 }
 
 func (h *h2) release(side *h2side) {
-	h.c.e.Stats.HeldBytes -= int64(len(side.payload) + len(side.block))
-	side.payload, side.block = side.payload[:0], side.block[:0]
+	h.c.e.Stats.HeldBytes -= int64(len(side.payload) + len(side.block) + side.tables)
+	side.payload, side.block, side.tables = side.payload[:0], side.block[:0], 0
 }
 
 // giveUp ends the parsing of the connection.

@@ -4,6 +4,13 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+// What a decoder is taken to cost, in bytes: few connections fill their table,
+// but one that begins with unknown entries is full from the start.
+const (
+	decoderCost        = 2 << 10
+	partialDecoderCost = 16 << 10
+)
+
 const (
 	defaultTable = 4096     // bytes (RFC 7541, section 4.2)
 	largestTable = 64 << 10 // that is followed
@@ -22,6 +29,17 @@ type fieldDecoder struct {
 
 // forget makes all entries of the table unknown.
 func (f *fieldDecoder) forget() { f.dec, f.partial = nil, true }
+
+// cost is what it takes to start decoding, 0 once that is done.
+func (f *fieldDecoder) cost() int {
+	switch {
+	case f.dec != nil:
+		return 0
+	case f.partial:
+		return partialDecoderCost
+	}
+	return decoderCost
+}
 
 // allow takes SETTINGS_HEADER_TABLE_SIZE of the receiver.
 func (f *fieldDecoder) allow(size uint32) {

@@ -69,6 +69,12 @@ func (f frame) fragment(payload []byte) ([]byte, bool) {
 func (h *h2) takeBlock(d Dir, side *h2side, at int64, block []byte) {
 	f, origin := side.first, side.origin
 	side.first.typ = frameNone
+	if n := side.fields.cost(); n > side.tables {
+		if !h.held(n - side.tables) {
+			return
+		}
+		side.tables = n
+	}
 	id := f.stream
 	if f.typ == framePushPromise {
 		// The server promises a response to a request that it makes itself. What

@@ -91,6 +91,17 @@ func requestLine(b []byte) answer {
 	return yes
 }
 
+// knownMethod reports whether the method that a request line starts with is one
+// of RFC 9110, section 9, RFC 5789 or RFC 4918.
+func knownMethod(line []byte) bool {
+	switch method, _, _ := bytes.Cut(line, []byte{' '}); string(method) {
+	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+		"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE":
+		return true
+	}
+	return false
+}
+
 // sniffOther names protocols other than HTTP/1 by their first bytes. It needs
 // 16 of them at most. Which ask for fewer come first, so that the answer does not
 // depend on how many there are.

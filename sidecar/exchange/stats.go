@@ -75,7 +75,7 @@ type Stats struct {
 	Resyncs   uint64           // times that a boundary was found again
 	Orphans   uint64           // responses without a request
 	InFlight  int64            // exchanges in progress
-	HeldBytes int64            // bytes of heads held: incomplete ones, and those of exchanges in progress
+	HeldBytes int64            // bytes held: of incomplete heads, exchanges in progress and tables of fields
 }
 
 // Limits bound what connections may cost. Zero values mean the defaults.
@@ -84,7 +84,7 @@ type Limits struct {
 	Fields   int // header fields kept of a message; 256
 	Pipeline int // requests of an HTTP/1 connection that wait for a response; 256
 	Streams  int // streams of an HTTP/2 connection in progress; 4096
-	Buffered int // bytes of heads held, all connections together; 8 MiB
+	Buffered int // Stats.HeldBytes; 8 MiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -141,6 +141,9 @@ func (e *Engine) newPending() *pending {
 // is no room for it.
 func (e *Engine) charge(p *pending, bytes, fields int) bool {
 	n := int64(bytes) + int64(fields)*int64(unsafe.Sizeof(Field{}))
+	if p.held == 0 {
+		n += int64(unsafe.Sizeof(*p))
+	}
 	if e.Stats.HeldBytes+n > int64(e.limits.Buffered) {
 		return false
 	}

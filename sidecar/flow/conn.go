@@ -1,6 +1,9 @@
 package flow
 
 import (
+	"bytes"
+	"unsafe"
+
 	"github.com/spile-dev/spile/bpf"
 	"github.com/spile-dev/spile/sidecar/exchange"
 )
@@ -29,25 +32,6 @@ const (
 	closed // kept for a while, so that late packets are known as such
 )
 
-// half is one direction of a connection.
-type half struct {
-	known    bool   // next is
-	located  bool   // and it will not turn out that it was earlier
-	syn      bool   // the handshake was seen
-	fin      bool   // FIN was seen, after finSeq
-	ended    bool   // and everything before it
-	skipping bool   // the filter was told to leave out bytes up to skipTo
-	acks     bool   // acked is valid
-	isn      uint32 // initial sequence number
-	next     uint32 // sequence number of the byte to come
-	finSeq   uint32
-	skipTo   uint32
-	finAt    int64
-	// The lowest and the highest acknowledgement number sent in this direction.
-	ackedFirst, acked uint32
-	late              []late // by sequence number
-}
-
 // late is a segment that waits for earlier bytes.
 type late struct {
 	exchange.Segment
@@ -73,6 +57,7 @@ func (t *Table) take(c *conn, d exchange.Dir, s *segment) {
 		if !h.syn && !h.located {
 			h.syn, h.isn = true, s.seq
 		}
+		t.early(c, d, start)
 	}
 	if syn || s.length > 0 || s.flags&(flagFIN|flagRST) != 0 {
 		c.locate(d, start, syn)
@@ -86,10 +71,7 @@ func (t *Table) take(c *conn, d exchange.Dir, s *segment) {
 	t.enlist(c, c.state)
 	if s.length > 0 && (!h.fin || before(start, h.finSeq)) {
 		t.open(c, d, start)
-		seg := exchange.Segment{At: s.at, Seq: start, Ack: s.ack, Out: s.out, Aligned: true}
-		if s.flags&flagACK == 0 {
-			seg.Ack = c.half[d.Opposite()].next
-		}
+		seg := exchange.Segment{At: s.at, Seq: start, Ack: c.acked(d, s), Out: s.out, Aligned: true}
 		t.place(c, d, late{Segment: seg, payload: s.payload, length: s.length})
 	}
 	if c.x != nil {
@@ -101,51 +83,10 @@ func (t *Table) take(c *conn, d exchange.Dir, s *segment) {
 	}
 	if s.flags&flagFIN != 0 && !h.fin {
 		h.fin, h.finSeq, h.finAt = true, start+uint32(s.length), s.at
+		h.finAck = c.acked(d, s)
 	}
 	t.pump(c)
 	t.watch(c, s.at)
-}
-
-// locate finds out where a direction starts, until something of it has been
-// delivered. Without its SYN that is at the first byte that was captured, or that
-// the other end did not have when it was first heard of: what is between them is
-// late or missing.
-func (c *conn) locate(d exchange.Dir, start uint32, syn bool) {
-	const plausible = 1 << 30
-	h, other := &c.half[d], &c.half[d.Opposite()]
-	switch {
-	case h.located:
-		return
-	case syn:
-		h.known, h.located, h.next = true, true, start
-		return
-	case !h.known || before(start, h.next):
-		h.known, h.next = true, start
-	}
-	if missing := h.next - other.ackedFirst; other.acks && missing < plausible {
-		h.next = other.ackedFirst
-	}
-}
-
-// sentSYN reports whether a SYN with a sequence number is of this connection: sent
-// again, captured twice, or captured after the first data. That of another one on
-// the same ports would have a later number (RFC 6528).
-func (h *half) sentSYN(seq uint32, closed bool) bool {
-	const late = 1 << 16
-	if h.syn {
-		return h.isn == seq
-	}
-	return !closed && (!h.known || h.next-seq <= late)
-}
-
-func (h *half) acknowledge(ack uint32) {
-	if !h.acks || before(ack, h.ackedFirst) {
-		h.ackedFirst = ack
-	}
-	if !h.acks || before(h.acked, ack) {
-		h.acked = ack
-	}
-	h.acks = true
 }
 
 // open makes a connection one that is followed: its first data, at seq, came.
@@ -174,20 +115,23 @@ func (t *Table) place(c *conn, d exchange.Dir, l late) {
 		return
 	}
 	const maxLate = 256
+	cost := len(l.payload) + int(unsafe.Sizeof(l))
 	t.Stats.Reordered++
-	for len(h.late) >= maxLate || t.Stats.LateBytes+int64(len(l.payload)) > int64(t.config.Late) {
+	for len(h.late) >= maxLate || t.Stats.LateBytes+int64(cost) > int64(t.config.Late) {
 		if !t.stuck(c) { // other connections hold the memory
 			if n := l.Seq + uint32(l.length) - h.next; int32(n) > 0 {
 				t.missing(c, d, n)
 			}
 			return
 		}
-		t.giveUp(c)
+		if t.giveUp(c); c.x == nil { // the connection had ended otherwise
+			return
+		}
 	}
 	if len(h.late) == 0 && t.deliver(c, d, &l) {
 		return
 	}
-	l.payload, l.held = append([]byte(nil), l.payload...), len(l.payload)
+	l.payload, l.held = bytes.Clone(l.payload), cost
 	t.Stats.LateBytes += int64(l.held)
 	i := len(h.late)
 	for i > 0 && before(l.Seq, h.late[i-1].Seq) {
@@ -218,7 +162,7 @@ func (t *Table) pump(c *conn) {
 		}
 	}
 	switch {
-	case c.half[0].ended && c.half[1].ended, c.x == nil && c.half[0].fin && c.half[1].fin:
+	case c.half[0].ended && c.half[1].ended, c.x == nil && c.half[0].empty() && c.half[1].empty():
 		t.end(c, exchange.Truncated, max(c.half[0].finAt, c.half[1].finAt))
 	case c.x != nil:
 		t.steer(c, 0)
@@ -244,6 +188,7 @@ func (t *Table) deliver(c *conn, d exchange.Dir, l *late) bool {
 		t.skip(c, d, ahead)
 	case ahead < 0:
 		old := int(-ahead)
+		t.early(c, d, l.Seq)
 		if old >= l.length {
 			t.Stats.Duplicates++
 			return true
@@ -255,8 +200,8 @@ func (t *Table) deliver(c *conn, d exchange.Dir, l *late) bool {
 	if !t.inTurn(c, d, l.Ack) {
 		return false
 	}
+	h.settle()
 	c.x.Data(d, l.Segment, l.payload)
-	h.located = true
 	h.next += uint32(len(l.payload))
 	if cut := l.length - len(l.payload); cut > 0 {
 		t.cut(c, d, l.At, cut)
@@ -274,6 +219,15 @@ func (t *Table) cut(c *conn, d exchange.Dir, at int64, n int) {
 	c.half[d].next += uint32(n)
 }
 
+// early gives up what is in progress if a direction turns out to have started
+// before what was taken for its start.
+func (t *Table) early(c *conn, d exchange.Dir, seq uint32) {
+	if h := &c.half[d]; c.x != nil && h.located && !h.syn && before(seq, h.origin) {
+		h.origin = seq
+		c.x.Gap(d, 0)
+	}
+}
+
 // inTurn reports whether the other direction has been delivered as far as the
 // sender of a segment had received it.
 func (t *Table) inTurn(c *conn, d exchange.Dir, ack uint32) bool {
@@ -281,10 +235,7 @@ func (t *Table) inTurn(c *conn, d exchange.Dir, ack uint32) bool {
 	if !other.known {
 		return true
 	}
-	ahead := int64(int32(ack - other.next))
-	if other.ended {
-		ahead-- // FIN takes a sequence number
-	}
+	ahead := other.ahead(ack)
 	return ahead <= 0 || ahead <= c.x.Skippable(d.Opposite())
 }
 
@@ -296,14 +247,14 @@ func (t *Table) missing(c *conn, d exchange.Dir, n uint32) {
 	}
 	t.Stats.Missing += uint64(n)
 	c.x.Gap(d, int64(n))
-	c.half[d].located = true
+	c.half[d].settle()
 	c.half[d].next += n
 }
 
 func (t *Table) skip(c *conn, d exchange.Dir, n int64) {
 	t.Stats.Omitted += uint64(n)
 	c.x.Skip(d, n)
-	c.half[d].located = true
+	c.half[d].settle()
 	c.half[d].next += uint32(n)
 }
 
@@ -313,11 +264,12 @@ func (t *Table) endHalf(c *conn, d exchange.Dir) bool {
 	if !h.fin || h.ended || len(h.late) > 0 {
 		return false
 	}
-	if n := int32(h.finSeq - h.next); n > 0 {
-		if c.x.Skippable(d) < int64(n) {
-			return false
-		}
-		t.skip(c, d, int64(n))
+	n := int64(int32(h.finSeq - h.next))
+	if n > 0 && c.x.Skippable(d) < n || !t.inTurn(c, d, h.finAck) {
+		return false
+	}
+	if n > 0 {
+		t.skip(c, d, n)
 	}
 	h.ended = true
 	c.x.End(d, h.finAt)
@@ -331,19 +283,16 @@ func (t *Table) reset(c *conn, d exchange.Dir, s *segment) {
 	h := &c.half[d]
 	t.pump(c)
 	if c.x != nil {
-		ahead := int64(int32(s.seq - h.next))
-		if ahead < -plausible || ahead > plausible && ahead-plausible > c.x.Skippable(d) {
+		if ahead := h.ahead(s.seq); ahead < -plausible || ahead > plausible && ahead-plausible > c.x.Skippable(d) {
 			t.Stats.Stray++
 			return
 		}
-		for t.stuck(c) {
-			t.giveUp(c)
-		}
-		if c.x != nil && ahead > 0 {
-			if n := int32(s.seq - h.next); n > 0 {
-				t.missing(c, d, uint32(n))
-			}
-		}
+	}
+	for t.stuck(c) {
+		t.giveUp(c)
+	}
+	if n := h.ahead(s.seq); c.x != nil && n > 0 {
+		t.missing(c, d, uint32(n))
 	}
 	t.end(c, exchange.Reset, s.at)
 }

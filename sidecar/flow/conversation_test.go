@@ -17,6 +17,7 @@ type conversation struct {
 	turns     []turn
 	exchanges []string
 	closed    bool // by the server, which ends the last response
+	plain     bool // no content looks like a request
 }
 
 type turn struct {
@@ -35,9 +36,10 @@ func (x exchanged) line() string {
 	return fmt.Sprintf("%s %s a.example %s -> %d complete, %d up, %d down", client, x.method, x.target, x.status, x.up, x.down)
 }
 
-// newConversation makes a connection of n exchanges.
-func newConversation(r *rand.Rand, n int) *conversation {
-	c := &conversation{Rand: r}
+// newConversation makes a connection of n exchanges. If it is plain, no content
+// looks like a request.
+func newConversation(r *rand.Rand, n int, plain bool) *conversation {
+	c := &conversation{Rand: r, plain: plain}
 	for i := 0; i < n && !c.closed; {
 		switch batch := 1 + r.IntN(25); {
 		case c.IntN(5) == 0 && i+batch <= n:
@@ -68,10 +70,14 @@ func (c *conversation) content() string {
 	if c.IntN(6) == 0 {
 		size = c.IntN(60000)
 	}
+	request := "GET /fake HTTP/1.1\r\nHost: fake.example\r\n\r\n"
+	if c.plain {
+		request = "GET /fake\r\n"
+	}
 	var b strings.Builder
 	for b.Len() < size {
 		b.WriteString(c.pick(
-			"GET /fake HTTP/1.1\r\nHost: fake.example\r\n\r\n", "HTTP/1.1 200 Fake\r\nContent-Length: 2\r\n\r\nxx", "0\r\n\r\n", "\r\n",
+			request, "HTTP/1.1 200 Fake\r\nContent-Length: 2\r\n\r\nxx", "0\r\n\r\n", "\r\n",
 			"HTTP/1.1 100 Continue\r\n\r\n", "5\r\nhello\r\n", strings.Repeat("x", 1+c.IntN(3000))))
 	}
 	return b.String()
@@ -204,7 +210,7 @@ func newWire(c *conversation) *wire {
 	w.add(0, packets.SYN, 0, 0, 0)
 	w.add(1, packets.SYN|packets.ACK, 0, 0, 0)
 	most := []int{1 + c.IntN(20), 1460, 65000}[c.IntN(3)]
-	if most < 100 && c.length() > 20000 {
+	if most < 100 && c.length() > 4000 {
 		most = 1460
 	}
 	for _, t := range c.turns {
@@ -283,28 +289,34 @@ func (w *wire) retransmit() {
 	w.segments = all
 }
 
-// duplicate repeats segments later on.
+// duplicate repeats segments some places later.
 func (w *wire) duplicate() {
-	for range len(w.segments) / 4 {
-		i := w.IntN(len(w.segments))
-		j := min(i+w.IntN(10), len(w.segments))
-		w.segments = append(w.segments[:j], append([]sent{w.segments[i]}, w.segments[j:]...)...)
+	again := make(map[int][]sent)
+	var all []sent
+	for i, s := range w.segments {
+		all = append(append(all, s), again[i]...)
+		delete(again, i)
+		if w.IntN(4) == 0 {
+			j := i + 1 + w.IntN(10)
+			again[j] = append(again[j], s)
+		}
 	}
+	w.segments = all
 }
 
-// reorder moves segments, those of the handshake excepted, by up to n places.
-func (w *wire) reorder(n int) {
-	for i := 2; i < len(w.segments); i++ {
+// reorder moves segments by up to n places, all but the first some.
+func (w *wire) reorder(n, some int) {
+	for i := some; i < len(w.segments); i++ {
 		j := min(i+w.IntN(n), len(w.segments)-1)
 		w.segments[i], w.segments[j] = w.segments[j], w.segments[i]
 	}
 }
 
-// lose removes one in n segments.
-func (w *wire) lose(n int) {
+// lose removes one in n segments after the first some.
+func (w *wire) lose(n, some int) {
 	kept := w.segments[:0]
-	for _, s := range w.segments {
-		if w.IntN(n) > 0 {
+	for i, s := range w.segments {
+		if i < some || w.IntN(n) > 0 {
 			kept = append(kept, s)
 		}
 	}

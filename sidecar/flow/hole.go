@@ -12,14 +12,17 @@ type hole struct {
 // hole returns what the first segment, or the end, of a direction waits for.
 func (t *Table) hole(c *conn, d exchange.Dir) (hole, bool) {
 	h := &c.half[d]
-	if len(h.late) == 0 {
-		return hole{d, h.finSeq}, h.fin && !h.ended
+	seq, ack := h.finSeq, h.finAck
+	switch {
+	case len(h.late) > 0:
+		seq, ack = h.late[0].Seq, h.late[0].Ack
+	case !h.fin || h.ended:
+		return hole{}, false
 	}
-	first := &h.late[0]
-	if before(h.next, first.Seq) && c.x.Skippable(d) < int64(first.Seq-h.next) {
-		return hole{d, first.Seq}, true
+	if before(h.next, seq) && c.x.Skippable(d) < int64(seq-h.next) {
+		return hole{d, seq}, true
 	}
-	return hole{d.Opposite(), first.Ack}, true // deliver saw that it is not in turn
+	return hole{d.Opposite(), ack}, true // deliver or endHalf saw that it is not in turn
 }
 
 // stuck reports whether anything of the connection waits.

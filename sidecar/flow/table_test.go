@@ -64,14 +64,6 @@ func ok(body string) string {
 	return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
-func want(targets ...string) []string {
-	lines := make([]string, len(targets))
-	for i, target := range targets {
-		lines[i] = fmt.Sprintf("%s GET a.example %s", client, target)
-	}
-	return lines
-}
-
 func TestSegmentation(t *testing.T) {
 	for _, size := range []int{1, 2, 3, 7, 100, 0} {
 		c := packets.Open(client, server, 0xffffff00, 5) // wraps around in the first request's successors
