@@ -28,5 +28,6 @@ type Counters struct {
 	Omitted      uint64 // not needed, as user space said
 	OmittedBytes uint64 // payload of packets left out or cut to their headers
 	Captured     uint64 // handed to user space
+	Cut          uint64 // of these, cut because user space lagged behind
 	LoopbackCopy uint64 // the sent copy of a loopback packet
 }

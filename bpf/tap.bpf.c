@@ -54,6 +54,14 @@ struct {
 	__type(value, struct tap_counters);
 } counters SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2); /* of loopback, and of all else */
+	__type(key, __u32);
+	__type(value, struct tap_room);
+} rooms SEC(".maps");
+
 volatile const __u64 hash_seed = 0;
 
 struct ipv4 {
@@ -211,6 +219,31 @@ static __always_inline int is_own(struct __sk_buff *skb, __u16 source, __u16 des
 	return port_is_set(0, skb->pkt_type == PACKET_OUTGOING ? source : destination);
 }
 
+/*
+ * Returns how much of a payload the ring may have. A packet that finds no room is
+ * lost whole, head and all, and a large body fills any ring before user space has
+ * had its turn to say that it is not needed. So when the ring is filling up, a
+ * packet is cut: what is missing of it is a body, or else a gap like any other.
+ */
+static __always_inline __u32 ration(struct __sk_buff *skb, __u32 headers, __u32 payload, struct tap_counters *c)
+{
+	__u32 which = skb->ifindex != LOOPBACK_IFINDEX;
+	struct tap_room *room = bpf_map_lookup_elem(&rooms, &which);
+
+	if (!room)
+		return payload;
+	if (payload > TAP_CUT && room->limit) {
+		long long held = *(volatile __u64 *)&room->given - *(volatile __u64 *)&room->taken;
+
+		if (held > (long long)room->limit) {
+			COUNT(cut, 1);
+			payload = TAP_CUT;
+		}
+	}
+	__sync_fetch_and_add(&room->given, headers + payload + TAP_OVERHEAD);
+	return payload;
+}
+
 static __always_inline int tap_segment(struct __sk_buff *skb, struct segment *s, struct tap_counters *c)
 {
 	__u32 headers, payload, offset, start;
@@ -260,7 +293,7 @@ static __always_inline int tap_segment(struct __sk_buff *skb, struct segment *s,
 		}
 	}
 	COUNT(captured, 1);
-	return headers + payload;
+	return headers + ration(skb, headers, payload, c);
 }
 
 SEC("socket")

@@ -11,6 +11,19 @@ enum tap_limits {
 	TAP_SKIP_SLOTS = 8192, /* power of two */
 	TAP_CPUS = 32,         /* counter rows; CPUs beyond share them */
 	TAP_PORT_WORDS = 1024, /* 65,536 ports, a bit each */
+	TAP_CUT = 2048,        /* bytes of payload that a packet is cut to when room is short */
+	TAP_OVERHEAD = 104,    /* bytes that a packet takes in a ring beside its own, about */
+};
+
+/*
+ * How full the rings are, those of loopback and those of all else: bytes given
+ * by the filter, and taken by user space or known not to have arrived.
+ */
+struct tap_room {
+	__u64 given;
+	__u64 taken;
+	__u64 limit; /* with more than this between them, packets are cut; 0: never */
+	__u64 unused[5]; /* a room fills a cache line */
 };
 
 /*
@@ -36,6 +49,7 @@ struct tap_counters {
 	__u64 omitted;       /* not needed, as user space said */
 	__u64 omitted_bytes; /* their payload, in bytes */
 	__u64 captured;      /* handed to user space */
+	__u64 cut;           /* of these, cut because user space lags behind */
 	__u64 loopback_copy; /* the sent copy of a loopback packet */
-	__u64 unused[5];     /* a row fills whole cache lines */
+	__u64 unused[4];     /* a row fills whole cache lines */
 };

@@ -25,8 +25,17 @@ type tapTapCounters struct {
 	Omitted      uint64
 	OmittedBytes uint64
 	Captured     uint64
+	Cut          uint64
 	LoopbackCopy uint64
-	Unused       [5]uint64
+	Unused       [4]uint64
+}
+
+type tapTapRoom struct {
+	_      structs.HostLayout
+	Given  uint64
+	Taken  uint64
+	Limit  uint64
+	Unused [5]uint64
 }
 
 type tapTapSkip struct {
@@ -42,6 +51,7 @@ type tapTapSkip struct {
 const (
 	tapMapCounters = "counters"
 	tapMapPorts    = "ports"
+	tapMapRooms    = "rooms"
 	tapMapSkips    = "skips"
 	tapProgTap     = "tap"
 	tapVarHashSeed = "hash_seed"
@@ -98,6 +108,7 @@ type tapProgramSpecs struct {
 type tapMapSpecs struct {
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
+	Rooms    *ebpf.MapSpec `ebpf:"rooms"`
 	Skips    *ebpf.MapSpec `ebpf:"skips"`
 }
 
@@ -130,6 +141,7 @@ func (o *tapObjects) Close() error {
 type tapMaps struct {
 	Counters *ebpf.Map `ebpf:"counters"`
 	Ports    *ebpf.Map `ebpf:"ports"`
+	Rooms    *ebpf.Map `ebpf:"rooms"`
 	Skips    *ebpf.Map `ebpf:"skips"`
 }
 
@@ -137,6 +149,7 @@ func (m *tapMaps) Close() error {
 	return _TapClose(
 		m.Counters,
 		m.Ports,
+		m.Rooms,
 		m.Skips,
 	)
 }

@@ -20,6 +20,7 @@ type Tap struct {
 	seed     uint64
 	slots    []tapTapSkip
 	ports    []uint64
+	rooms    []tapTapRoom
 	counters []tapTapCounters
 	mapped   [][]byte
 }
@@ -98,11 +99,15 @@ func (t *Tap) mapAll() error {
 	if err != nil {
 		return err
 	}
+	rooms, err := mapArray[tapTapRoom](t, t.objects.Rooms)
+	if err != nil {
+		return err
+	}
 	counters, err := mapArray[tapTapCounters](t, t.objects.Counters)
 	if err != nil {
 		return err
 	}
-	t.slots, t.ports, t.counters = skips, ports, counters
+	t.slots, t.ports, t.rooms, t.counters = skips, ports, rooms, counters
 	return nil
 }
 
@@ -139,7 +144,7 @@ func (t *Tap) Close() error {
 	for _, b := range t.mapped {
 		_ = unix.Munmap(b)
 	}
-	t.mapped, t.slots, t.ports, t.counters = nil, nil, nil, nil
+	t.mapped, t.slots, t.ports, t.rooms, t.counters = nil, nil, nil, nil, nil
 	return t.objects.Close()
 }
 
@@ -222,6 +227,35 @@ func setBit(word *uint64, port uint16, on bool) {
 	}
 }
 
+// Sized tells the filter, before it is attached, how many bytes a ring has, of
+// loopback or of another interface. When a quarter of that waits to be read, the
+// filter cuts packets, so that those that follow find room. Of several rings the
+// smallest counts.
+func (t *Tap) Sized(loopback bool, size int) {
+	r := t.room(loopback)
+	if limit := uint64(size / 4); r.Limit == 0 || limit < r.Limit {
+		atomic.StoreUint64(&r.Limit, limit)
+	}
+}
+
+// Taken tells the filter that so many bytes of a ring have been read.
+func (t *Tap) Taken(loopback bool, n int) { atomic.AddUint64(&t.room(loopback).Taken, uint64(n)) }
+
+// Drained tells the filter that nothing waits in the rings: what was given and
+// not taken had found no room.
+func (t *Tap) Drained() {
+	for i := range t.rooms {
+		atomic.StoreUint64(&t.rooms[i].Taken, atomic.LoadUint64(&t.rooms[i].Given))
+	}
+}
+
+func (t *Tap) room(loopback bool) *tapTapRoom {
+	if loopback {
+		return &t.rooms[0]
+	}
+	return &t.rooms[1]
+}
+
 // Counters returns the sums over all CPUs.
 func (t *Tap) Counters() Counters {
 	var sum Counters
@@ -237,6 +271,7 @@ func (t *Tap) Counters() Counters {
 		sum.Omitted += atomic.LoadUint64(&c.Omitted)
 		sum.OmittedBytes += atomic.LoadUint64(&c.OmittedBytes)
 		sum.Captured += atomic.LoadUint64(&c.Captured)
+		sum.Cut += atomic.LoadUint64(&c.Cut)
 		sum.LoopbackCopy += atomic.LoadUint64(&c.LoopbackCopy)
 	}
 	return sum

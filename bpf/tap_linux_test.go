@@ -171,6 +171,35 @@ func TestSkip(t *testing.T) {
 	}
 }
 
+// TestRoom fills a ring that user space does not read.
+func TestRoom(t *testing.T) {
+	tap := mustLoad(t)
+	const payload, kept = 3000, 2048 // TAP_CUT
+	packet := packets.Segment{From: client4, To: server4, Flags: packets.ACK, Payload: strings.Repeat("x", payload)}.Bytes()
+	whole, cut := len(packet), len(packet)-payload+kept
+	check := func(when string, want ...int) {
+		t.Helper()
+		for i, n := range want {
+			if got := captured(t, tap, packet); got != n {
+				t.Errorf("%s, packet %d: %d bytes captured, want %d", when, i, got, n)
+			}
+		}
+	}
+	check("a ring of unknown size", whole, whole, whole)
+	tap.Drained()
+	tap.Sized(true, 4*5000)
+	tap.Sized(false, 4)
+	tap.Sized(true, 1<<30) // the smallest counts
+	check("a ring that is filling up", whole, whole, cut, cut)
+	tap.Taken(true, 6000)
+	check("two of the packets have been read", whole, cut)
+	tap.Drained()
+	check("all have been read", whole, whole, cut)
+	if n := tap.Counters().Cut; n != 4 {
+		t.Errorf("%d packets counted as cut, want 4", n)
+	}
+}
+
 func TestPorts(t *testing.T) {
 	tap := mustLoad(t)
 	data := packets.Segment{From: client4, To: server4, Flags: packets.ACK, Payload: "x"}.Bytes()

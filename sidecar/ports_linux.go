@@ -95,11 +95,11 @@ func (d dialer) release(port uint16) {
 }
 
 func bindAnyPort(fd int, network string) (uint16, error) {
-	var any unix.Sockaddr = &unix.SockaddrInet4{}
+	var local unix.Sockaddr = &unix.SockaddrInet4{}
 	if strings.HasSuffix(network, "6") {
-		any = &unix.SockaddrInet6{}
+		local = &unix.SockaddrInet6{}
 	}
-	if err := unix.Bind(fd, any); err != nil {
+	if err := unix.Bind(fd, local); err != nil {
 		return 0, err
 	}
 	name, err := unix.Getsockname(fd)

@@ -8,59 +8,96 @@ import (
 	"github.com/spile-dev/spile/sidecar/flow"
 )
 
-// report is the account that the sidecar gives at its end. residual is what the
-// rest does not explain: 0.
-type report struct {
-	packets, connections, exchanges, spans slog.Value
-
-	seen, dropped uint64
+// count is how often something happened.
+type count struct {
+	name string
+	n    uint64
 }
 
-func newReport(tap *Tap, table *flow.Table) *report {
+// account is what became of packets, connections and exchanges until some
+// moment, as the log and the metrics tell it.
+type account struct {
+	packetsSeen uint64
+	packets     []count // by what became of them
+	segments    []count // captured ones that were not in order, or not whole
+	payload     []count // bytes that were not captured, or not seen
+	connections []count // by what they turned out to be
+	tracked     []count
+	seen        uint64  // requests
+	outcomes    []count // exchanges
+	drops       []count // requests that became no exchange
+	streams     []count // what the bytes of connections needed
+}
+
+// takeAccount is for the goroutine that captures.
+func takeAccount(tap *Tap, table *flow.Table) account {
 	k, f, x := tap.Counters(), &table.Stats, table.Exchanges()
-	r := &report{seen: x.Seen}
-	for _, n := range x.Dropped {
-		r.dropped += n
+	a := account{
+		packetsSeen: k.Seen,
+		packets: []count{
+			{"not_tcp", k.NotTCP},
+			{"own", k.Own},
+			{"excluded", k.Excluded + f.Ignored},
+			{"empty", k.Empty},
+			{"omitted", k.Omitted},
+			{"malformed", k.Malformed + f.Malformed},
+			{"fragments", k.Fragments + f.Fragments},
+			{"captured", f.Packets},
+			{"ring_full", tap.Lost()},
+		},
+		segments: []count{{"stray", f.Stray}, {"duplicates", f.Duplicates}, {"reordered", f.Reordered}, {"cut", k.Cut}},
+		payload:  []count{{"omitted_bytes", k.OmittedBytes}, {"missing_bytes", f.Missing}},
+		tracked:  []count{{"opened", f.Opened}, {"evicted", f.Evicted}},
+		seen:     x.Seen,
+		streams:  []count{{"gaps", x.Gaps}, {"resynchronised", x.Resyncs}, {"responses_without_request", x.Orphans}},
 	}
-	r.packets = slog.GroupValue(nonZero(
-		"seen", k.Seen, "not_tcp", k.NotTCP, "own", k.Own, "excluded", k.Excluded+f.Ignored, "empty", k.Empty,
-		"omitted", k.Omitted, "omitted_bytes", k.OmittedBytes, "malformed", k.Malformed+f.Malformed,
-		"fragments", k.Fragments+f.Fragments, "captured", f.Packets, "ring_full", tap.Lost(), "stray", f.Stray,
-		"duplicates", f.Duplicates, "reordered", f.Reordered, "missing_bytes", f.Missing)...)
-	connections := nonZero("opened", f.Opened, "evicted", f.Evicted)
 	for k, n := range x.Kinds {
-		connections = append(connections, nonZero(exchange.Kind(k).String(), n)...)
+		a.connections = append(a.connections, count{exchange.Kind(k).String(), n})
 	}
-	r.connections = slog.GroupValue(connections...)
-	exchanges := nonZero("seen", x.Seen, "gaps", x.Gaps, "resynchronised", x.Resyncs, "responses_without_request", x.Orphans)
 	for o, n := range x.Outcomes {
-		exchanges = append(exchanges, nonZero(exchange.Outcome(o).String(), n)...)
+		a.outcomes = append(a.outcomes, count{exchange.Outcome(o).String(), n})
 	}
 	for d, n := range x.Dropped {
-		exchanges = append(exchanges, nonZero("dropped_"+exchange.Drop(d).String(), n)...)
+		a.drops = append(a.drops, count{exchange.Drop(d).String(), n})
 	}
-	r.exchanges = slog.GroupValue(exchanges...)
-	return r
+	return a
 }
 
-// exported adds what became of the spans.
-func (r *report) exported(s export.Stats) {
+// log writes the account that the sidecar gives at its end. residual is what the
+// rest does not explain: 0.
+func (a *account) log(log *slog.Logger, s export.Stats) {
 	spans := []slog.Attr{slog.Uint64("seen", s.Seen), slog.Uint64("exported", s.Exported)}
-	dropped := r.dropped
+	dropped := uint64(0)
+	for _, d := range a.drops {
+		dropped += d.n
+	}
 	for _, reason := range export.Reasons() {
 		dropped += s.Dropped[reason]
-		spans = append(spans, nonZero("dropped_"+string(reason), s.Dropped[reason])...)
+		spans = append(spans, nonZero("dropped_", []count{{string(reason), s.Dropped[reason]}})...)
 	}
-	residual := int64(r.seen) - int64(s.Exported) - int64(dropped)
-	r.spans = slog.GroupValue(append(spans, slog.Int64("residual", residual))...)
+	spans = append(spans, slog.Int64("residual", int64(a.seen)-int64(s.Exported)-int64(dropped)))
+	seen := []count{{"seen", a.packetsSeen}}
+	log.Info("accounts",
+		"packets", group(nonZero("", seen), nonZero("", a.packets), nonZero("", a.segments), nonZero("", a.payload)),
+		"connections", group(nonZero("", a.tracked), nonZero("", a.connections)),
+		"exchanges", group(nonZero("", []count{{"seen", a.seen}}), nonZero("", a.streams), nonZero("", a.outcomes), nonZero("dropped_", a.drops)),
+		"spans", group(spans))
 }
 
-// nonZero makes attributes of names and counts, leaving out what did not happen.
-func nonZero(pairs ...any) []slog.Attr {
+func group(lists ...[]slog.Attr) slog.Value {
+	var all []slog.Attr
+	for _, l := range lists {
+		all = append(all, l...)
+	}
+	return slog.GroupValue(all...)
+}
+
+// nonZero leaves out what did not happen.
+func nonZero(prefix string, counts []count) []slog.Attr {
 	var attrs []slog.Attr
-	for i := 0; i < len(pairs); i += 2 {
-		if n := pairs[i+1].(uint64); n > 0 {
-			attrs = append(attrs, slog.Uint64(pairs[i].(string), n))
+	for _, c := range counts {
+		if c.n > 0 {
+			attrs = append(attrs, slog.Uint64(prefix+c.name, c.n))
 		}
 	}
 	return attrs

@@ -10,6 +10,7 @@ import (
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/export"
 	"github.com/spile-dev/spile/sidecar/flow"
+	"github.com/spile-dev/spile/sidecar/metric"
 	"github.com/spile-dev/spile/sidecar/span"
 )
 
@@ -31,35 +32,71 @@ func Run(ctx context.Context, c Config, version string, started time.Time, log *
 		Idle(ctx, log, errors.Join(err, tap.Close()))
 		return nil
 	}
-	builder := span.NewBuilder(c.Span)
-	exporter, err := export.New(c.Export, c.resource, builder, export.Options{
-		Log: log, Version: version, DialContext: dialer{tap.Own}.DialContext,
-	})
+	p, err := newPipeline(c, version, started, tap, log)
 	if err != nil {
-		return errors.Join(fmt.Errorf("making the exporter: %w", err), tap.Close())
+		return errors.Join(err, tap.Close())
 	}
 	log.Info("capturing", "rung", tap.Rung, "interfaces", tap.Interfaces(),
 		"attached_after", time.Since(started).Round(100*time.Microsecond).String(), "version", version)
 
 	stop := context.AfterFunc(ctx, tap.Stop)
 	defer stop()
-	table := flow.NewTable(tap.FlowConfig(func(x *exchange.Exchange) {
-		exporter.Add(x, builder.Identify(x))
-	}))
-	err = flow.Pump(tap, table)
+	err = flow.Pump(p.source, p.source.table)
 	if err != nil {
 		log.Error("capture ended", "error", err)
 	}
-	report := newReport(tap, table)
-	if err := errors.Join(exporter.Shutdown(context.Background()), tap.Close()); err != nil {
-		log.Warn("shutting down", "error", err)
-	}
-	report.exported(exporter.Stats())
-	log.Info("accounts", "packets", report.packets, "connections", report.connections, "exchanges", report.exchanges, "spans", report.spans)
+	p.shutdown(log)
 	if ctx.Err() == nil {
 		Idle(ctx, log, err)
 	}
 	return nil
+}
+
+// shutdownTimeout bounds what is sent at the end: within a pod's grace period
+// others want their part.
+const shutdownTimeout = 2 * time.Second
+
+// pipeline is all from a tap to the backend.
+type pipeline struct {
+	source   *observed
+	exporter *export.Exporter
+	reporter reporter
+}
+
+func newPipeline(c Config, version string, started time.Time, tap *Tap, log *slog.Logger) (*pipeline, error) {
+	opts := export.Options{Log: log, Version: version, DialContext: dialer{tap.Own}.DialContext}
+	recorder := metric.NewRecorder()
+	if c.Export.Metrics.Exporter != export.ExporterNone {
+		opts.Measure = recorder.Record
+	}
+	builder := span.NewBuilder(c.Span)
+	exporter, err := export.New(c.Export, c.resource, builder, opts)
+	if err != nil {
+		return nil, fmt.Errorf("making the exporter: %w", err)
+	}
+	p := &pipeline{source: newObserved(tap), exporter: exporter}
+	p.source.table = flow.NewTable(tap.FlowConfig(func(x *exchange.Exchange) {
+		exporter.Add(x, builder.Identify(x))
+	}))
+	read := func() []metric.Counter { return counters(p.source.account(), exporter.Stats()) }
+	if p.reporter, err = newReporter(c, version, started, recorder, read, opts, tap.Own); err != nil {
+		return nil, errors.Join(err, exporter.Shutdown(context.Background()))
+	}
+	return p, nil
+}
+
+// shutdown sends what is queued, then the metrics, which tell of that, and logs
+// the account. It is for the goroutine that captured.
+func (p *pipeline) shutdown(log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	p.source.end()
+	err := p.exporter.Shutdown(ctx)
+	p.reporter.shutdown(ctx)
+	if err := errors.Join(err, p.source.Close()); err != nil {
+		log.Warn("shutting down", "error", err)
+	}
+	p.source.last.log(log, p.exporter.Stats())
 }
 
 // Idle logs why nothing is captured and waits for the context to end.

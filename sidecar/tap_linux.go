@@ -71,7 +71,7 @@ func (t *Tap) openEBPF(live capture.LiveConfig, exclude []uint16) error {
 	for _, p := range exclude {
 		tap.Exclude(p)
 	}
-	live.Attach = tap.Attach
+	live.Attach, live.Meter = tap.Attach, tap
 	if t.Live, err = capture.OpenLive(live); err != nil {
 		return errors.Join(err, tap.Close())
 	}

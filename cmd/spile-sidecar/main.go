@@ -10,11 +10,16 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/spile-dev/spile/sidecar"
 )
+
+// memoryLimit is a soft limit for the Go runtime, in bytes, where GOMEMLIMIT sets
+// none: with the ring and the program itself it comes to less than 48 MiB.
+const memoryLimit = 36 << 20
 
 // version is set when the program is linked.
 var version = "dev"
@@ -53,6 +58,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			return 1
 		}
 		return 0
+	}
+	if getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
 	}
 	log := config.NewLogger(stderr)
 	if err != nil {

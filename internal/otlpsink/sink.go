@@ -1,5 +1,5 @@
-// Package otlpsink is an OTLP receiver of traces within the process, for tests
-// and the demo: OTLP/HTTP (protobuf and JSON) and OTLP/gRPC on one port, gzip or
+// Package otlpsink is an OTLP receiver of traces and metrics within the process,
+// for tests and the demo: OTLP/HTTP (protobuf and JSON) and OTLP/gRPC on one port, gzip or
 // not. Tests tell it how to misbehave.
 package otlpsink
 
@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
@@ -23,13 +24,17 @@ type Sink struct {
 	script   []Reply
 	repeat   *Reply
 	requests []Request
+
+	metrics         func(pmetric.Metrics)
+	metricsReply    Reply
+	metricsRequests []Request
 }
 
-// Request is what was received, its spans apart.
+// Request is what was received, its spans or metrics apart.
 type Request struct {
 	Protocol string // "grpc", "http/protobuf" or "http/json"
 	Header   http.Header
-	Spans    int
+	Spans    int // or data points
 	Bytes    int // of the body as it came
 }
 
@@ -71,7 +76,39 @@ func (s *Sink) Endpoint() string { return "http://" + s.addr.String() }
 // Close ends all connections at once.
 func (s *Sink) Close() error { return s.server.Close() }
 
-// Requests returns the first of what was received so far.
+// OnMetrics says what to do with metrics; until then they are accepted and
+// forgotten.
+func (s *Sink) OnMetrics(receive func(pmetric.Metrics)) {
+	s.mu.Lock()
+	s.metrics = receive
+	s.mu.Unlock()
+}
+
+// ReplyMetrics says how requests with metrics are answered, until it is called
+// again.
+func (s *Sink) ReplyMetrics(r Reply) {
+	s.mu.Lock()
+	s.metricsReply = r
+	s.mu.Unlock()
+}
+
+// MetricsRequests returns the first of the requests with metrics so far.
+func (s *Sink) MetricsRequests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Request(nil), s.metricsRequests...)
+}
+
+func (s *Sink) nextMetrics(r Request) (Reply, func(pmetric.Metrics)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.metricsRequests) < maxRequests {
+		s.metricsRequests = append(s.metricsRequests, r)
+	}
+	return s.metricsReply, s.metrics
+}
+
+// Requests returns the first of the requests with traces so far.
 func (s *Sink) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"sync"
+	"os"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,10 +22,26 @@ type LiveConfig struct {
 	RingBytes int
 	// Attach attaches the filter to a socket.
 	Attach func(fd int) error
+	// Meter may be nil.
+	Meter Meter
 	// Idle is how long Next waits for a packet before it returns ErrIdle; 0
 	// means a second.
 	Idle time.Duration
 }
+
+// Meter is told what the filter has to know to see how full the rings are; see
+// bpf.Tap.
+type Meter interface {
+	Sized(loopback bool, size int) // a ring has so many bytes
+	Taken(loopback bool, n int)    // so many of them were read
+	Drained()                      // nothing waits in any ring
+}
+
+type noMeter struct{}
+
+func (noMeter) Sized(bool, int) {}
+func (noMeter) Taken(bool, int) {}
+func (noMeter) Drained()        {}
 
 const (
 	defaultRingBytes  = 4 << 20
@@ -35,12 +53,16 @@ const (
 // opened and nothing afterwards. All methods but Stop belong to one goroutine.
 type Live struct {
 	rings   []*ring
-	polls   []unix.PollFd // the last is the stop descriptor
 	current int
-	idle    int // milliseconds
-	stopped bool
-	stop    int // eventfd
-	once    sync.Once
+	idle    time.Duration
+	meter   Meter
+	stop    atomic.Bool
+	drained bool // after Stop
+	// Readable when a ring is. The runtime waits for it: a goroutine that waits
+	// in a system call of its own keeps the runtime's monitor awake, which at
+	// 2,000 requests a second takes more CPU time than all else.
+	epoll *os.File
+	wakes syscall.RawConn
 }
 
 // OpenLive starts a capture.
@@ -55,26 +77,67 @@ func OpenLive(c LiveConfig) (_ *Live, err error) {
 	if c.Idle == 0 {
 		c.Idle = time.Second
 	}
-	l := &Live{stop: -1, idle: int(c.Idle.Milliseconds())}
+	if c.Meter == nil {
+		c.Meter = noMeter{}
+	}
+	l := &Live{idle: c.Idle, meter: c.Meter}
 	defer func() {
 		if err != nil {
 			_ = l.Close()
 		}
 	}()
-	if l.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("making an eventfd: %w", err)
-	}
-	blocks := max(c.RingBytes/len(interfaces)/blockSize, minBlocks)
 	for _, i := range interfaces {
-		r, err := openRing(i.Index, i.Name, blocks, c.Attach)
+		loopback := i.Flags&net.FlagLoopback != 0
+		size := share(c.RingBytes, loopback, interfaces)
+		c.Meter.Sized(loopback, size)
+		r, err := openRing(i.Index, i.Name, size/blockSize, c.Attach)
 		if err != nil {
 			return nil, err
 		}
+		r.taken = func(n int) { c.Meter.Taken(loopback, n) }
 		l.rings = append(l.rings, r)
-		l.polls = append(l.polls, unix.PollFd{Fd: int32(r.fd), Events: unix.POLLIN})
 	}
-	l.polls = append(l.polls, unix.PollFd{Fd: int32(l.stop), Events: unix.POLLIN})
-	return l, nil
+	return l, l.watch()
+}
+
+// share returns the size of the ring of an interface, in bytes. Loopback, which
+// most pods hardly use, gets a third of what another interface gets.
+func share(total int, loopback bool, interfaces []net.Interface) int {
+	shares := 0
+	for _, i := range interfaces {
+		shares += shareOf(i.Flags&net.FlagLoopback != 0)
+	}
+	return max(total*shareOf(loopback)/shares, minBlocks*blockSize)
+}
+
+func shareOf(loopback bool) int {
+	if loopback {
+		return 1
+	}
+	return 3
+}
+
+// watch makes the rings wake Next.
+func (l *Live) watch() error {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("making an epoll descriptor: %w", err)
+	}
+	// The runtime's poller takes only descriptors that do not block.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return errors.Join(fmt.Errorf("setting up the epoll descriptor: %w", err), unix.Close(fd))
+	}
+	l.epoll = os.NewFile(uintptr(fd), "epoll")
+	for _, r := range l.rings {
+		if err := unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, r.fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+			return fmt.Errorf("watching the ring of %s: %w", r.ifname, err)
+		}
+	}
+	if err := l.epoll.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("watching the rings: %w", err)
+	}
+	l.wakes, err = l.epoll.SyscallConn()
+	return err
 }
 
 // choose returns the interfaces to watch. A socket that is bound to an interface
@@ -129,19 +192,23 @@ func (l *Live) Interfaces() []string {
 // io.EOF.
 func (l *Live) Next() (Packet, error) {
 	for {
-		for range l.rings {
-			if r := l.rings[l.current]; r.ready() {
-				p := r.read()
-				// A block at a time from each, so that none starves another.
-				if r.remaining == 0 {
-					l.current = (l.current + 1) % len(l.rings)
-				}
-				return p, nil
+		if r := l.ready(); r != nil {
+			p := r.read()
+			// A block at a time from each, so that none starves another.
+			if r.remaining == 0 {
+				l.current = (l.current + 1) % len(l.rings)
 			}
-			l.current = (l.current + 1) % len(l.rings)
+			return p, nil
 		}
-		if l.stopped {
-			return Packet{}, io.EOF
+		if l.stop.Load() {
+			if l.drained {
+				return Packet{}, io.EOF
+			}
+			// What was captured until now is in blocks that the kernel has not
+			// handed over: it does so after retireMillis.
+			time.Sleep(3 * retireMillis * time.Millisecond)
+			l.drained = true
+			continue
 		}
 		if err := l.wait(); err != nil {
 			return Packet{}, err
@@ -149,28 +216,44 @@ func (l *Live) Next() (Packet, error) {
 	}
 }
 
-func (l *Live) wait() error {
-	n, err := unix.Poll(l.polls, l.idle)
-	switch {
-	case errors.Is(err, unix.EINTR):
-		return nil
-	case err != nil:
-		return fmt.Errorf("waiting for packets: %w", err)
-	case n == 0:
-		return ErrIdle
-	}
-	for i, r := range l.rings {
-		if l.polls[i].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0 {
-			r.clearError()
+// ready returns a ring that has a packet, the current one rather than another.
+func (l *Live) ready() *ring {
+	for range l.rings {
+		if r := l.rings[l.current]; r.ready() {
+			return r
 		}
-	}
-	if l.polls[len(l.rings)].Revents != 0 {
-		l.stopped = true
-		// What was captured until now is in blocks that the kernel has not
-		// handed over: it does so after retireMillis.
-		time.Sleep(3 * retireMillis * time.Millisecond)
+		l.current = (l.current + 1) % len(l.rings)
 	}
 	return nil
+}
+
+func (l *Live) wait() error {
+	l.meter.Drained()
+	if err := l.epoll.SetReadDeadline(time.Now().Add(l.idle)); err != nil {
+		return fmt.Errorf("waiting for packets: %w", err)
+	}
+	if l.stop.Load() { // whose deadline that may have replaced
+		return nil
+	}
+	woken := false
+	err := l.wakes.Read(func(uintptr) bool {
+		// Looks again first, now that no wake-up can be missed.
+		if woken || l.ready() != nil {
+			return true
+		}
+		woken = true
+		return false
+	})
+	switch {
+	case err == nil || l.stop.Load():
+		return nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		for _, r := range l.rings {
+			r.clearError()
+		}
+		return ErrIdle
+	}
+	return fmt.Errorf("waiting for packets: %w", err)
 }
 
 // Lost returns how many packets found no room in a ring: user space was too slow.
@@ -185,19 +268,18 @@ func (l *Live) Lost() uint64 {
 // Stop makes Next return io.EOF after what has been captured. It may be called
 // from any goroutine, more than once.
 func (l *Live) Stop() {
-	l.once.Do(func() { _, _ = unix.Write(l.stop, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
+	l.stop.Store(true)
+	_ = l.epoll.SetReadDeadline(time.Unix(0, 1))
 }
 
 // Close ends the capture.
 func (l *Live) Close() error {
-	l.once.Do(func() {}) // Stop has run, or has nothing to do any more
 	for _, r := range l.rings {
 		r.close()
 	}
 	l.rings = nil
-	if l.stop >= 0 {
-		_ = unix.Close(l.stop)
-		l.stop = -1
+	if l.epoll == nil {
+		return nil
 	}
-	return nil
+	return l.epoll.Close()
 }

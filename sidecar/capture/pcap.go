@@ -171,7 +171,7 @@ func (f *File) open() error {
 		head, err = f.win.Peek(4)
 	}
 	switch {
-	case err != nil && err != io.EOF:
+	case err != nil && !errors.Is(err, io.EOF):
 		return f.win.fault(err)
 	case len(head) == 0:
 		return errors.New("empty file")
@@ -221,7 +221,7 @@ func notCapture(head []byte) error {
 
 // wrap names the file in an error other than io.EOF.
 func (f *File) wrap(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.EOF
 	}
 	return fmt.Errorf("reading %s: %w", f.name, err)

@@ -122,7 +122,7 @@ func readAll(t testing.TB, r io.Reader) ([]got, FileStats, error) {
 	for {
 		p, err := f.Next()
 		if err != nil {
-			if _, again := f.Next(); again != err {
+			if _, again := f.Next(); !errors.Is(again, err) {
 				t.Errorf("Next returned %v and then %v", err, again)
 			}
 			checkStats(t, f.Stats(), len(all))

@@ -48,8 +48,8 @@ const (
 
 const (
 	optionEnd      = 0
-	optionTsResol  = 9
-	optionTsOffset = 14
+	optionTSResol  = 9
+	optionTSOffset = 14
 )
 
 func newPcapng(w *window) (*pcapng, error) {
@@ -173,11 +173,11 @@ func (p *pcapng) addInterface(body []byte) error {
 		}
 		value := opts[4 : 4+n]
 		switch {
-		case code == optionTsResol && n == 1:
+		case code == optionTSResol && n == 1:
 			if i.units = unitsPerSecond(value[0]); i.units == 0 {
 				return p.damaged("if_tsresol %#02x: up to 10^-19 and 2^-63 seconds are read", value[0])
 			}
-		case code == optionTsOffset && n == 8:
+		case code == optionTSOffset && n == 8:
 			i.offset = int64(p.order.Uint64(value))
 		}
 		opts = opts[min(padded, len(opts)):]

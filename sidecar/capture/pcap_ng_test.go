@@ -12,13 +12,13 @@ import (
 
 func TestSections(t *testing.T) {
 	g := newNg(little)
-	g.iface(linkRaw, 0).iface(linkEthernet, 96, g.option(optionTsResol, 9), g.option(optionEnd))
+	g.iface(linkRaw, 0).iface(linkEthernet, 96, g.option(optionTSResol, 9), g.option(optionEnd))
 	g.block(0x0bad, make([]byte, 40)) // unknown
 	g.enhanced(0, 1_000_001, 20, ipv4(1))
 	g.enhanced(1, 2_000_000_002, 1514, append(append(make([]byte, 12), 8, 0), ipv4(2)...), g.option(2, 0, 0, 0, 1))
 	g.block(5, make([]byte, 12)) // interface statistics
 	// The numbers of interfaces begin anew, as do byte order and link types.
-	g.section(big).iface(linkLinuxSLL2, 0, g.option(optionTsOffset, 0, 0, 0, 0, 0, 0, 0, 100), g.option(2, 'l', 'o'))
+	g.section(big).iface(linkLinuxSLL2, 0, g.option(optionTSOffset, 0, 0, 0, 0, 0, 0, 0, 100), g.option(2, 'l', 'o'))
 	g.enhanced(0, 3_000_003, 60, append(append([]byte{0x86, 0xdd}, make([]byte, 18)...), ipv6()...))
 	g.block(blockPacket, g.words(0x0000_0007, 0, 4_000_004, 60, 60), append([]byte{8, 0}, make([]byte, 18)...), ipv6())
 	// A simple packet has no time and shares the last.
@@ -62,7 +62,7 @@ func TestDamagedBlocks(t *testing.T) {
 		{"byte order", base().block(blockSection, make([]byte, 16)).b, "section header with the byte-order magic 00 00 00 00"},
 		{"interface without its fields", base().block(blockInterface, make([]byte, 4)).b, "interface description of 4 bytes, at least 8 expected"},
 		{"option beyond its block", base().iface(1, 0, []byte{2, 0, 9, 0}).b, "option 2 of 9 bytes in an interface description with room for 0"},
-		{"resolution", base().iface(1, 0, newNg(little).option(optionTsResol, 20)).b, "if_tsresol 0x14: up to 10^-19 and 2^-63 seconds are read"},
+		{"resolution", base().iface(1, 0, newNg(little).option(optionTSResol, 20)).b, "if_tsresol 0x14: up to 10^-19 and 2^-63 seconds are read"},
 		{"description beyond the window", base().iface(1, 0, make([]byte, windowSize)).b, "524308 bytes of description, at most 524288 are read"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -128,8 +128,8 @@ func TestGzip(t *testing.T) {
 func zip(b []byte) []byte {
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out)
-	w.Write(b)
-	w.Close()
+	_, _ = w.Write(b)
+	_ = w.Close()
 	return out.Bytes()
 }
 
@@ -155,10 +155,10 @@ func TestNotAFile(t *testing.T) {
 			if err := os.WriteFile(path, []byte(tc.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			checkOpen(t, path, tc.want)
+			_ = checkOpen(t, path, tc.want)
 		})
 	}
-	checkOpen(t, dir, "is a directory")
+	_ = checkOpen(t, dir, "is a directory")
 	if err := checkOpen(t, filepath.Join(dir, "none"), "no such file or directory"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("not fs.ErrNotExist: %v", err)
 	}

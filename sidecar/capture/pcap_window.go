@@ -50,7 +50,7 @@ func (w *window) skip(n int64) error {
 // the file ends there. It is valid until the next call of a method.
 func (w *window) head(n int, what string) ([]byte, error) {
 	b, err := w.Peek(n)
-	if err == io.EOF && len(b) == 0 {
+	if errors.Is(err, io.EOF) && len(b) == 0 {
 		return nil, io.EOF
 	}
 	if err != nil {
@@ -72,7 +72,7 @@ func (w *window) whole(n int, what string) ([]byte, error) {
 
 // cut is the error of a file that ends, or cannot be read, within what.
 func (w *window) cut(err error, what string, want, have int64) error {
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		return w.fault(err)
 	}
 	return fmt.Errorf("cut off in the %s at %s, after %d of %d bytes: %w",
@@ -82,7 +82,7 @@ func (w *window) cut(err error, what string, want, have int64) error {
 // fault is an error of reading the file, and not of what was read.
 func (w *window) fault(err error) error {
 	err = cause(err)
-	if w.gzip && err == io.ErrUnexpectedEOF {
+	if w.gzip && errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("compressed content cut off behind %s: %w", w.place(), err)
 	}
 	if w.start == 0 {

@@ -296,9 +296,8 @@ func TestHTTP2Limits(t *testing.T) {
 
 // TestUpgradeToHTTP2 makes the upgrading request stream 1 (RFC 7540, section 3.2).
 func TestUpgradeToHTTP2(t *testing.T) {
-	cl, sv := newH2Peer(0), newH2Peer(1)
 	for _, size := range []int{0, 1, 7} {
-		cl, sv = newH2Peer(0), newH2Peer(1)
+		cl, sv := newH2Peer(0), newH2Peer(1)
 		settings := sv.settings()
 		steps := []step{
 			c("GET /first HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"),

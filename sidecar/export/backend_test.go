@@ -23,7 +23,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spile-dev/spile/internal/otlpsink"
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -32,6 +31,8 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/spile-dev/spile/internal/otlpsink"
 )
 
 // TestDyingBackend kills the backend again and again under load and holds the

@@ -15,8 +15,8 @@ import (
 // maxResponseBytes bounds what is read of a backend's answer.
 const maxResponseBytes = 4 << 20
 
-func newClient(cfg Config, opts Options) (client, error) {
-	switch cfg.Exporter {
+func newClient(exporter string, cfg OTLP, opts Options) (client, error) {
+	switch exporter {
 	case ExporterNone:
 		return discard{}, nil
 	case ExporterConsole:
@@ -24,7 +24,15 @@ func newClient(cfg Config, opts Options) (client, error) {
 		if w == nil {
 			w = os.Stdout
 		}
-		return console{w}, nil
+		return console{w, cfg.signal}, nil
+	}
+	return newReloader(cfg, opts)
+}
+
+// newOTLPClient reads the files that cfg names.
+func newOTLPClient(cfg OTLP, opts Options) (client, error) {
+	if err := cfg.readHeaders(); err != nil {
+		return nil, err
 	}
 	tlsConfig, err := newTLSConfig(cfg)
 	if err != nil {
@@ -59,7 +67,7 @@ func newClient(cfg Config, opts Options) (client, error) {
 
 // newTLSConfig reads the CAs now and the client's certificate at each
 // handshake, so that it can be renewed.
-func newTLSConfig(cfg Config) (*tls.Config, error) {
+func newTLSConfig(cfg OTLP) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.Certificate != "" {
 		pem, err := os.ReadFile(cfg.Certificate)
@@ -92,6 +100,20 @@ func (c *Config) target() string {
 	return c.Endpoint.Redacted()
 }
 
+// readHeaders adds the headers of the file that c names.
+func (c *OTLP) readHeaders() error {
+	if c.HeadersFile == "" {
+		return nil
+	}
+	b, err := os.ReadFile(c.HeadersFile)
+	if err != nil {
+		return fmt.Errorf("reading SPILE_OTLP_HEADERS_FILE: %w", err)
+	}
+	headers, faults := parseHeaders("SPILE_OTLP_HEADERS_FILE", string(b), ",\r\n")
+	c.Headers = append(c.Headers[:len(c.Headers):len(c.Headers)], headers...)
+	return errors.Join(faults...)
+}
+
 // readAnswer reads a body to its end, so that the connection can be used
 // again, or to its bound.
 func readAnswer(body io.ReadCloser) ([]byte, error) {
@@ -115,10 +137,13 @@ func (discard) send(context.Context, []byte) response { return response{} }
 func (discard) close()                                {}
 
 // console writes requests as OTLP JSON, one TracesData a line.
-type console struct{ w io.Writer }
+type console struct {
+	w      io.Writer
+	signal *signal
+}
 
 func (c console) send(_ context.Context, request []byte) response {
-	b, err := toJSON(request)
+	b, err := c.signal.toJSON(request)
 	if err == nil {
 		_, err = c.w.Write(append(b, '\n'))
 	}

@@ -1,8 +1,10 @@
 package export
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strconv"
@@ -10,11 +12,12 @@ import (
 	"time"
 )
 
-// Exporters of OTEL_TRACES_EXPORTER.
+// Exporters of OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER.
 const (
-	ExporterOTLP    = "otlp"
-	ExporterConsole = "console"
-	ExporterNone    = "none"
+	ExporterOTLP       = "otlp"
+	ExporterConsole    = "console"    // of traces
+	ExporterPrometheus = "prometheus" // of metrics
+	ExporterNone       = "none"
 )
 
 // Protocols of OTEL_EXPORTER_OTLP_PROTOCOL.
@@ -30,14 +33,34 @@ const (
 	CompressionGzip = "gzip"
 )
 
-// Config says where spans go and how much of them may wait. ConfigFromEnv
-// makes it.
+// Config says where spans and metrics go and how many spans may wait.
+// ConfigFromEnv makes it.
 type Config struct {
 	Exporter string
+	OTLP
 
+	ScheduleDelay time.Duration // within which a span has left, if the backend takes it
+	MaxBatchSpans int
+	MaxQueueSpans int
+	MaxQueueBytes int
+
+	Metrics MetricsConfig
+}
+
+// MetricsConfig says where metrics go.
+type MetricsConfig struct {
+	Exporter string
+	OTLP
+	Interval   time.Duration // between exports
+	Prometheus string        // host:port to listen on
+}
+
+// OTLP says how the requests of a signal are sent.
+type OTLP struct {
 	Protocol    string
 	Endpoint    Endpoint
 	Headers     Headers
+	HeadersFile string // file of further headers
 	Compression string
 	Timeout     time.Duration // of one attempt
 
@@ -45,10 +68,7 @@ type Config struct {
 	ClientCertificate string // file of the client's certificate, with ClientKey
 	ClientKey         string // file
 
-	ScheduleDelay time.Duration // within which a span has left, if the backend takes it
-	MaxBatchSpans int
-	MaxQueueSpans int
-	MaxQueueBytes int
+	signal *signal
 }
 
 // Endpoint is the URL that requests go to.
@@ -59,15 +79,20 @@ func (e Endpoint) MarshalText() ([]byte, error) { return []byte(e.Redacted()), n
 
 // ConfigFromEnv reads the configuration from the environment variables of the
 // OpenTelemetry specification, with its defaults and precedence
-// (OTEL_EXPORTER_OTLP_TRACES_* over OTEL_EXPORTER_OTLP_*):
+// (OTEL_EXPORTER_OTLP_TRACES_* and OTEL_EXPORTER_OTLP_METRICS_* over
+// OTEL_EXPORTER_OTLP_*):
 //
-//	OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER (otlp)
-//	OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT (http://localhost:4318, for grpc http://localhost:4317)
-//	OTEL_EXPORTER_OTLP_[TRACES_]PROTOCOL (http/protobuf), _HEADERS, _COMPRESSION (none),
+//	OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER (otlp), OTEL_METRICS_EXPORTER (otlp)
+//	OTEL_EXPORTER_OTLP_[TRACES_|METRICS_]ENDPOINT (http://localhost:4318, for grpc http://localhost:4317)
+//	OTEL_EXPORTER_OTLP_[TRACES_|METRICS_]PROTOCOL (http/protobuf), _HEADERS, _COMPRESSION (none),
 //	  _TIMEOUT (10000 ms), _CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY, _INSECURE (false)
+//	OTEL_METRIC_EXPORT_INTERVAL (60000 ms)
+//	OTEL_EXPORTER_PROMETHEUS_HOST (localhost), OTEL_EXPORTER_PROMETHEUS_PORT (9464)
 //	OTEL_BSP_SCHEDULE_DELAY (1000 ms), OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512),
 //	OTEL_BSP_MAX_QUEUE_SIZE (32768)
 //	SPILE_QUEUE_BYTES (16777216)
+//	SPILE_OTLP_HEADERS_FILE: a file in the format of OTEL_EXPORTER_OTLP_HEADERS, where
+//	  line ends separate too. It, and the certificates, are read again when they change.
 //
 // Two defaults differ from the specification's. The schedule delay is 1 s, not
 // 5 s: a pod may be killed at any time. The queue is bounded by its bytes, and
@@ -79,37 +104,69 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	e := env{getenv: getenv}
 	cfg := Config{
 		Exporter: e.oneOf("OTEL_TRACES_EXPORTER", ExporterOTLP, ExporterConsole, ExporterNone),
-		Protocol: e.otlpOneOf("PROTOCOL", ProtocolHTTPProtobuf, ProtocolGRPC, ProtocolHTTPJSON),
-
-		Compression:       e.otlpOneOf("COMPRESSION", CompressionNone, CompressionGzip),
-		Timeout:           time.Duration(e.number(e.otlpName("TIMEOUT"), 10000, 1, 600_000)) * time.Millisecond,
-		Certificate:       e.file(e.otlpName("CERTIFICATE")),
-		ClientCertificate: e.file(e.otlpName("CLIENT_CERTIFICATE")),
-		ClientKey:         e.file(e.otlpName("CLIENT_KEY")),
+		OTLP:     e.otlp(traces),
 
 		ScheduleDelay: time.Duration(e.number("OTEL_BSP_SCHEDULE_DELAY", 1000, 1, 60_000)) * time.Millisecond,
 		MaxBatchSpans: e.number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, 1, 1<<16),
 		MaxQueueSpans: e.number("OTEL_BSP_MAX_QUEUE_SIZE", 1<<15, 1, 1<<24),
 		MaxQueueBytes: e.number("SPILE_QUEUE_BYTES", 16<<20, 1<<16, 1<<30),
+
+		Metrics: MetricsConfig{
+			Exporter: e.oneOf("OTEL_METRICS_EXPORTER", ExporterOTLP, ExporterPrometheus, ExporterNone),
+			OTLP:     e.otlp(metrics),
+			Interval: time.Duration(e.number("OTEL_METRIC_EXPORT_INTERVAL", 60_000, 100, 86_400_000)) * time.Millisecond,
+			Prometheus: net.JoinHostPort(cmp.Or(e.get("OTEL_EXPORTER_PROMETHEUS_HOST"), "localhost"),
+				strconv.Itoa(e.number("OTEL_EXPORTER_PROMETHEUS_PORT", 9464, 1, 1<<16-1))),
+		},
 	}
 	if strings.EqualFold(e.get("OTEL_SDK_DISABLED"), "true") {
-		cfg.Exporter = ExporterNone
+		cfg.Exporter, cfg.Metrics.Exporter = ExporterNone, ExporterNone
 	}
-	if (cfg.ClientCertificate == "") != (cfg.ClientKey == "") {
-		e.fault(errors.New("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY: accepted is both or neither"))
-		cfg.ClientCertificate, cfg.ClientKey = "", ""
-	}
-	cfg.Headers = e.headers()
-	cfg.Endpoint = e.endpoint(cfg.Protocol)
 	cfg.MaxBatchSpans = min(cfg.MaxBatchSpans, cfg.MaxQueueSpans)
-	return cfg, errors.Join(e.faults...)
+	return cfg, e.join()
 }
 
 // env reads variables and gathers their faults. An empty variable counts as
 // unset, as the specification says.
 type env struct {
 	getenv func(string) string
+	signal *signal // whose variables count before those of all signals
 	faults []error
+}
+
+// otlp reads the variables of a signal.
+func (e *env) otlp(s *signal) OTLP {
+	e.signal = s
+	c := OTLP{
+		Protocol:          e.otlpOneOf("PROTOCOL", ProtocolHTTPProtobuf, ProtocolGRPC, ProtocolHTTPJSON),
+		Compression:       e.otlpOneOf("COMPRESSION", CompressionNone, CompressionGzip),
+		Timeout:           time.Duration(e.number(e.otlpName("TIMEOUT"), 10000, 1, 600_000)) * time.Millisecond,
+		Certificate:       e.file(e.otlpName("CERTIFICATE"), "PEM file"),
+		ClientCertificate: e.file(e.otlpName("CLIENT_CERTIFICATE"), "PEM file"),
+		ClientKey:         e.file(e.otlpName("CLIENT_KEY"), "PEM file"),
+		HeadersFile:       e.file("SPILE_OTLP_HEADERS_FILE", "file"),
+		signal:            s,
+	}
+	if (c.ClientCertificate == "") != (c.ClientKey == "") {
+		e.fault(errors.New("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY: accepted is both or neither"))
+		c.ClientCertificate, c.ClientKey = "", ""
+	}
+	c.Headers = e.headers()
+	c.Endpoint = e.endpoint(c.Protocol)
+	return c
+}
+
+// join returns the faults, each once: signals share variables.
+func (e *env) join() error {
+	var distinct []error
+	seen := make(map[string]bool)
+	for _, err := range e.faults {
+		if !seen[err.Error()] {
+			seen[err.Error()] = true
+			distinct = append(distinct, err)
+		}
+	}
+	return errors.Join(distinct...)
 }
 
 func (e *env) fault(err error) { e.faults = append(e.faults, err) }
@@ -120,10 +177,10 @@ func (e *env) reject(name, value, accepted string) {
 
 func (e *env) get(name string) string { return strings.TrimSpace(e.getenv(name)) }
 
-// otlpName returns the variable of an OTLP setting that counts: the one for
-// traces if it is set.
+// otlpName returns the variable of an OTLP setting that counts: the one for the
+// signal if it is set.
 func (e *env) otlpName(setting string) string {
-	if name := "OTEL_EXPORTER_OTLP_TRACES_" + setting; e.get(name) != "" {
+	if name := "OTEL_EXPORTER_OTLP_" + e.signal.variable + "_" + setting; e.get(name) != "" {
 		return name
 	}
 	return "OTEL_EXPORTER_OTLP_" + setting
@@ -161,14 +218,14 @@ func (e *env) number(name string, unset, low, high int) int {
 	return n
 }
 
-func (e *env) file(name string) string {
+func (e *env) file(name, accepted string) string {
 	v := e.get(name)
 	if v == "" {
 		return ""
 	}
 	f, err := os.Open(v)
 	if err != nil {
-		e.fault(fmt.Errorf("%s=%q: %w; accepted is a readable PEM file", name, v, err))
+		e.fault(fmt.Errorf("%s=%q: %w; accepted is a readable %s", name, v, err, accepted))
 		return ""
 	}
 	f.Close()

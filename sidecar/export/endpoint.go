@@ -9,8 +9,6 @@ import (
 	"strings"
 )
 
-const tracesPath = "/v1/traces"
-
 // endpoint returns the URL that requests go to, by protocol.
 func (e *env) endpoint(protocol string) Endpoint {
 	name := e.otlpName("ENDPOINT")
@@ -19,20 +17,20 @@ func (e *env) endpoint(protocol string) Endpoint {
 		return e.grpcEndpoint(name, value)
 	}
 	if value == "" {
-		return Endpoint{url.URL{Scheme: "http", Host: "localhost:4318", Path: tracesPath}}
+		return Endpoint{url.URL{Scheme: "http", Host: "localhost:4318", Path: e.signal.path}}
 	}
 	u, ok := parseURL(value)
 	if !ok {
 		e.reject(name, hideUserinfo(value), "a URL such as http://collector:4318 or https://collector.example.com/otlp")
 		return e.without(name).endpoint(protocol)
 	}
-	if strings.HasSuffix(name, "_TRACES_ENDPOINT") { // used as it is
+	if strings.HasSuffix(name, "_"+e.signal.variable+"_ENDPOINT") { // used as it is
 		if u.Path == "" {
 			u.Path = "/"
 		}
 		return Endpoint{*u}
 	}
-	return Endpoint{*u.JoinPath(tracesPath)}
+	return Endpoint{*u.JoinPath(e.signal.path)}
 }
 
 func (e *env) grpcEndpoint(name, value string) Endpoint {
@@ -59,7 +57,7 @@ func (e *env) grpcEndpoint(name, value string) Endpoint {
 
 // without returns an env in which the variable is not set.
 func (e *env) without(name string) *env {
-	return &env{getenv: func(n string) string {
+	return &env{signal: e.signal, getenv: func(n string) string {
 		if n == name {
 			return ""
 		}
@@ -119,7 +117,7 @@ func (h Headers) MarshalJSON() ([]byte, error) {
 }
 
 // authorize adds what the configuration says that requests carry.
-func (c *Config) authorize(req *http.Request) {
+func (c *OTLP) authorize(req *http.Request) {
 	if u := c.Endpoint.User; u != nil {
 		password, _ := u.Password()
 		req.SetBasicAuth(u.Username(), password)
@@ -131,23 +129,36 @@ func (c *Config) authorize(req *http.Request) {
 
 // explain adds to a connection's error that the protocol is likely not the
 // endpoint's: the commonest mistake, with errors that do not tell.
-func (c *Config) explain(err error) error {
+func (c *OTLP) explain(err error) error {
 	port := c.Endpoint.Port()
 	switch {
 	case c.Protocol == ProtocolGRPC && port == "4318":
 		return fmt.Errorf("%w; port 4318 is OTLP/HTTP's, by OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", err)
-	case c.Protocol != ProtocolGRPC && (port == "4317" || strings.Contains(err.Error(), "malformed HTTP response")):
+	case c.Protocol != ProtocolGRPC && (port == "4317" || isHTTP2Answer(err)):
 		return fmt.Errorf("%w; a gRPC receiver, as on port 4317, needs OTEL_EXPORTER_OTLP_PROTOCOL=grpc", err)
 	}
 	return err
+}
+
+// isHTTP2Answer recognises the errors of net/http for the settings that an HTTP/2
+// server sends, after the request or before it.
+func isHTTP2Answer(err error) bool {
+	s := err.Error()
+	return strings.Contains(s, "malformed HTTP response") || strings.Contains(s, "readLoopPeekFailLocked")
 }
 
 // headers reads key=value pairs in the format of W3C Baggage without its
 // metadata: percent-encoded, separated by commas.
 func (e *env) headers() Headers {
 	name := e.otlpName("HEADERS")
-	var out Headers
-	for item := range strings.SplitSeq(e.get(name), ",") {
+	headers, faults := parseHeaders(name, e.get(name), ",")
+	e.faults = append(e.faults, faults...)
+	return headers
+}
+
+// parseHeaders reads what name holds; separators are those between pairs.
+func parseHeaders(name, list, separators string) (out Headers, faults []error) {
+	for item := range strings.FieldsFuncSeq(list, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
 		if strings.TrimSpace(item) == "" {
 			continue
 		}
@@ -158,12 +169,12 @@ func (e *env) headers() Headers {
 			if !ok { // what has no "=" may be a secret by itself
 				key = "REDACTED"
 			}
-			e.reject(name, key+"=…", "key=value pairs, percent-encoded, separated by commas")
+			faults = append(faults, fmt.Errorf("%s=%q: accepted is key=value pairs, percent-encoded, separated by commas", name, key+"=…"))
 			continue
 		}
 		out = append(out, Header{key, value})
 	}
-	return out
+	return out, faults
 }
 
 func validHeaderName(s string) bool {

@@ -11,9 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/collector/pdata/pcommon"
+
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/span"
-	"go.opentelemetry.io/collector/pdata/pcommon"
 )
 
 // Reason says why a span was not exported.
@@ -22,6 +23,10 @@ type Reason string
 const (
 	// ExcludedPath: the configuration leaves the path out.
 	ExcludedPath Reason = "excluded_path"
+	// Probe: a probe of the kubelet.
+	Probe Reason = "probe"
+	// Scrape: a scrape of metrics.
+	Scrape Reason = "scrape"
 	// Unsampled: the sampler decided against it.
 	Unsampled Reason = "unsampled"
 	// Disabled: the configuration names no exporter.
@@ -32,13 +37,17 @@ const (
 	Rejected Reason = "rejected"
 	// Refused: the backend refused the request, and would again.
 	Refused Reason = "refused"
+	// Undeliverable: the backend took others but never this one.
+	Undeliverable Reason = "undeliverable"
 	// Shutdown: the program ended before the backend took it.
 	Shutdown Reason = "shutdown"
 )
 
 // Reasons lists every reason.
 func Reasons() []Reason {
-	return []Reason{ExcludedPath, Unsampled, Disabled, QueueFull, Rejected, Refused, Shutdown}
+	return []Reason{
+		ExcludedPath, Probe, Scrape, Unsampled, Disabled, QueueFull, Rejected, Refused, Undeliverable, Shutdown,
+	}
 }
 
 // Stats are the counts of an Exporter since its start, in spans.
@@ -64,6 +73,9 @@ type Options struct {
 	Log     *slog.Logger // nil for none
 	Version string       // of this program
 	Console io.Writer    // of ExporterConsole, nil for standard output; one TracesData a line
+	// Measure is told of each exchange that is not left out, sampled or not, and
+	// of its duration in nanoseconds. May be nil.
+	Measure func(m *span.Measurement, ns uint64)
 	// DialContext opens connections to the backend, nil for net.Dialer's.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
@@ -79,6 +91,7 @@ type Exporter struct {
 	log      *slog.Logger
 	builder  *span.Builder
 	envelope *envelope
+	measure  func(m *span.Measurement, ns uint64)
 	client   client
 	scratch  []byte // of the goroutine that calls Add
 	maxBytes int    // of a batch
@@ -104,7 +117,7 @@ type client interface {
 // New starts an Exporter of the spans that builder makes, of the given
 // resource. Errors come from unreadable certificate files.
 func New(cfg Config, res pcommon.Resource, builder *span.Builder, opts Options) (*Exporter, error) {
-	c, err := newClient(cfg, opts)
+	c, err := newClient(cfg.Exporter, cfg.OTLP, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -113,14 +126,11 @@ func New(cfg Config, res pcommon.Resource, builder *span.Builder, opts Options) 
 
 func start(cfg Config, res pcommon.Resource, builder *span.Builder, opts Options, c client) *Exporter {
 	e := &Exporter{
-		cfg: cfg, log: opts.Log, builder: builder, client: c,
+		cfg: cfg, log: logger(opts), builder: builder, measure: opts.Measure, client: c,
 		envelope: newEnvelope(res, opts.Version),
 		maxBytes: min(maxBatchBytes, cfg.MaxQueueBytes/4),
 		wake:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
-	}
-	if e.log == nil {
-		e.log = slog.New(slog.DiscardHandler)
 	}
 	e.stats.Dropped = make(map[Reason]uint64)
 	e.sendCtx, e.abort = context.WithCancel(context.Background())
@@ -131,15 +141,33 @@ func start(cfg Config, res pcommon.Resource, builder *span.Builder, opts Options
 // Add takes an exchange and its identity. It never waits for the backend. All
 // calls come from one goroutine.
 func (e *Exporter) Add(x *exchange.Exchange, id span.Identity) {
+	switch e.builder.Exclusion(x) {
+	case span.ExcludedPath:
+		e.drop(ExcludedPath)
+		return
+	case span.ExcludedProbe:
+		e.drop(Probe)
+		return
+	case span.ExcludedScrape:
+		e.drop(Scrape)
+		return
+	}
+	export := id.Sampled && e.cfg.Exporter != ExporterNone
+	if export || e.measure != nil {
+		e.builder.Describe(x)
+	}
+	if e.measure != nil {
+		if m, ns, ok := e.builder.Measurement(); ok {
+			e.measure(m, ns)
+		}
+	}
 	switch {
 	case e.cfg.Exporter == ExporterNone:
 		e.drop(Disabled)
-	case e.builder.Excluded(x):
-		e.drop(ExcludedPath)
 	case !id.Sampled:
 		e.drop(Unsampled)
 	default:
-		e.scratch = e.builder.Append(e.scratch[:0], x, id)
+		e.scratch = e.builder.AppendDescribed(e.scratch[:0], id)
 		e.add(e.builder.Container(x))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -13,31 +14,37 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+
 	"github.com/spile-dev/spile/internal/otlpsink"
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/span"
-	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
 // backend is a sink and what it took.
 type backend struct {
 	*otlpsink.Sink
+	delay  time.Duration // of each answer
+	keep   bool          // traces
 	mu     sync.Mutex
 	traces []ptrace.Traces
 	spans  map[pcommon.SpanID]int // how often each came
 }
 
 func newBackend() *backend {
-	b := &backend{spans: make(map[pcommon.SpanID]int)}
+	b := &backend{keep: true, spans: make(map[pcommon.SpanID]int)}
 	b.Sink = otlpsink.New(b.receive)
 	return b
 }
 
 func (b *backend) receive(td ptrace.Traces) {
+	time.Sleep(b.delay)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.traces = append(b.traces, td)
+	if b.keep {
+		b.traces = append(b.traces, td)
+	}
 	for _, rs := range td.ResourceSpans().All() {
 		for _, ss := range rs.ScopeSpans().All() {
 			for _, s := range ss.Spans().All() {
@@ -121,16 +128,26 @@ func newPipeline(t testing.TB, opts Options, vars ...string) *pipeline {
 	}
 	p := &pipeline{builder: span.NewBuilder(spanCfg), log: new(logBuffer)}
 	opts.Version = "test"
-	opts.Log = slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	opts.Log = textLog(p.log)
+	c, err := newClient(cfg.Exporter, cfg.OTLP, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path := getenv("SPILE_TEST_POISON"); path != "" {
+		c = poisoned{c, path}
+	}
+	p.Exporter = start(cfg, res, p.builder, opts, c)
+	return p
+}
+
+// textLog writes lines without their time.
+func textLog(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
 	}}))
-	if p.Exporter, err = New(cfg, res, p.builder, opts); err != nil {
-		t.Fatal(err)
-	}
-	return p
 }
 
 func (p *pipeline) emit(n int) {
@@ -240,24 +257,56 @@ func TestDrops(t *testing.T) {
 		vars  []string
 		want  Stats
 	}{
-		{"partial success", otlpsink.Reply{Rejected: 3, Message: "too old"}, nil,
-			Stats{Exported: 7, Dropped: map[Reason]uint64{Rejected: 3}}},
-		{"partial success of more than was sent", otlpsink.Reply{Rejected: 300}, nil,
-			Stats{Exported: 0, Dropped: map[Reason]uint64{Rejected: 10}}},
+		{
+			"partial success",
+			otlpsink.Reply{Rejected: 3, Message: "too old"},
+			nil,
+			Stats{Exported: 7, Dropped: map[Reason]uint64{Rejected: 3}},
+		},
+		{
+			"partial success of more than was sent",
+			otlpsink.Reply{Rejected: 300},
+			nil,
+			Stats{Exported: 0, Dropped: map[Reason]uint64{Rejected: 10}},
+		},
 		{"negative partial success", otlpsink.Reply{Rejected: -3}, nil, Stats{Exported: 10}},
 		{"warning", otlpsink.Reply{Message: "slow down"}, nil, Stats{Exported: 10}},
-		{"bad request", otlpsink.Reply{Status: 400, Code: 3, Message: "no"}, nil,
-			Stats{Dropped: map[Reason]uint64{Refused: 10}}},
-		{"unauthenticated", otlpsink.Reply{Status: 401, Code: 16}, nil,
-			Stats{Dropped: map[Reason]uint64{Refused: 10}}},
-		{"unsampled", otlpsink.Reply{}, []string{"OTEL_TRACES_SAMPLER=always_off"},
-			Stats{Dropped: map[Reason]uint64{Unsampled: 10}}},
-		{"excluded", otlpsink.Reply{}, []string{"SPILE_EXCLUDE_PATHS=/items/{n}"},
-			Stats{Dropped: map[Reason]uint64{ExcludedPath: 10}}},
-		{"none", otlpsink.Reply{}, []string{"OTEL_TRACES_EXPORTER=none"},
-			Stats{Dropped: map[Reason]uint64{Disabled: 10}}},
-		{"SDK disabled", otlpsink.Reply{}, []string{"OTEL_SDK_DISABLED=true"},
-			Stats{Dropped: map[Reason]uint64{Disabled: 10}}},
+		{
+			"bad request",
+			otlpsink.Reply{Status: 400, Code: 3, Message: "no"},
+			nil,
+			Stats{Dropped: map[Reason]uint64{Refused: 10}},
+		},
+		{
+			"unauthenticated",
+			otlpsink.Reply{Status: 401, Code: 16},
+			nil,
+			Stats{Dropped: map[Reason]uint64{Refused: 10}},
+		},
+		{
+			"unsampled",
+			otlpsink.Reply{},
+			[]string{"OTEL_TRACES_SAMPLER=always_off"},
+			Stats{Dropped: map[Reason]uint64{Unsampled: 10}},
+		},
+		{
+			"excluded",
+			otlpsink.Reply{},
+			[]string{"SPILE_EXCLUDE_PATHS=/items/{n}"},
+			Stats{Dropped: map[Reason]uint64{ExcludedPath: 10}},
+		},
+		{
+			"none",
+			otlpsink.Reply{},
+			[]string{"OTEL_TRACES_EXPORTER=none"},
+			Stats{Dropped: map[Reason]uint64{Disabled: 10}},
+		},
+		{
+			"SDK disabled",
+			otlpsink.Reply{},
+			[]string{"OTEL_SDK_DISABLED=true"},
+			Stats{Dropped: map[Reason]uint64{Disabled: 10}},
+		},
 	}
 	for _, tt := range tests {
 		for _, protocol := range protocols {

@@ -11,7 +11,7 @@ type Forwarder struct {
 // NewForwarder returns a Forwarder to the backend that cfg names. Errors come
 // from unreadable certificate files.
 func NewForwarder(cfg Config, opts Options) (*Forwarder, error) {
-	c, err := newClient(cfg, opts)
+	c, err := newClient(cfg.Exporter, cfg.OTLP, opts)
 	if err != nil {
 		return nil, err
 	}

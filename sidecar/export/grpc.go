@@ -18,13 +18,11 @@ import (
 // (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md). Why not
 // grpc-go: docs/decisions/otlp-transport.md.
 type grpcClient struct {
-	cfg       Config
+	cfg       OTLP
 	transport *http.Transport
 	userAgent string
 	gzip      compressor
 }
-
-const grpcMethod = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 func (c *grpcClient) close() { c.transport.CloseIdleConnections() }
 
@@ -38,7 +36,7 @@ func (c *grpcClient) send(ctx context.Context, request []byte) response {
 	binary.BigEndian.PutUint32(message[1:], uint32(len(request)))
 	message = append(message, request...)
 
-	u := url.URL{Scheme: c.cfg.Endpoint.Scheme, Host: c.cfg.Endpoint.Host, Path: grpcMethod}
+	u := url.URL{Scheme: c.cfg.Endpoint.Scheme, Host: c.cfg.Endpoint.Host, Path: c.cfg.signal.grpcMethod}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(message))
 	if err != nil {
 		return response{result: refused, err: err}
@@ -135,6 +133,8 @@ func grpcFailure(code int, status http.Header) response {
 	switch name {
 	case "CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS":
 		r.result, r.retryAfter = retryable, delay
+	case "UNIMPLEMENTED":
+		r.unsupported = true
 	case "RESOURCE_EXHAUSTED":
 		if told {
 			r.result, r.retryAfter = retryable, delay

@@ -14,7 +14,7 @@ import (
 
 // httpClient speaks OTLP/HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
 type httpClient struct {
-	cfg       Config
+	cfg       OTLP
 	transport *http.Transport
 	userAgent string
 	gzip      compressor
@@ -26,8 +26,8 @@ func (c *httpClient) send(ctx context.Context, request []byte) response {
 	contentType := "application/x-protobuf"
 	if c.cfg.Protocol == ProtocolHTTPJSON {
 		var err error
-		if request, err = toJSON(request); err != nil {
-			return response{result: refused, err: fmt.Errorf("encoding spans as JSON: %w", err)}
+		if request, err = c.cfg.signal.toJSON(request); err != nil {
+			return response{result: refused, err: fmt.Errorf("encoding as JSON: %w", err)}
 		}
 		contentType = "application/json"
 	}
@@ -81,20 +81,25 @@ func (c *httpClient) accepted(resp *http.Response, body []byte, err error) (r re
 func partialSuccessJSON(body []byte) (rejected int64, message string) {
 	var answer struct {
 		PartialSuccess struct {
-			RejectedSpans json.RawMessage `json:"rejectedSpans"`
-			ErrorMessage  string          `json:"errorMessage"`
+			RejectedSpans      json.RawMessage `json:"rejectedSpans"`
+			RejectedDataPoints json.RawMessage `json:"rejectedDataPoints"`
+			ErrorMessage       string          `json:"errorMessage"`
 		} `json:"partialSuccess"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
 		return 0, "reading the answer: " + err.Error()
 	}
-	rejected, _ = strconv.ParseInt(string(bytes.Trim(answer.PartialSuccess.RejectedSpans, `"`)), 10, 64)
+	number := answer.PartialSuccess.RejectedSpans
+	if number == nil {
+		number = answer.PartialSuccess.RejectedDataPoints
+	}
+	rejected, _ = strconv.ParseInt(string(bytes.Trim(number, `"`)), 10, 64)
 	return rejected, brief([]byte(answer.PartialSuccess.ErrorMessage))
 }
 
 // refusal tells whether to try again (OTLP, "Retryable Response Codes").
 func refusal(resp *http.Response, body []byte) response {
-	r := response{result: refused, err: errors.New(resp.Status)}
+	r := response{result: refused, err: errors.New(resp.Status), unsupported: unsupported(resp.StatusCode)}
 	if message := statusMessage(resp, body); message != "" {
 		r.err = fmt.Errorf("%s: %s", resp.Status, message)
 	}

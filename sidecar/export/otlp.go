@@ -5,10 +5,10 @@ import (
 	"iter"
 	"unicode/utf8"
 
-	"github.com/spile-dev/spile/sidecar/span"
 	"go.opentelemetry.io/collector/pdata/pcommon"
-	"go.opentelemetry.io/collector/pdata/ptrace"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/spile-dev/spile/sidecar/span"
 )
 
 // Field numbers of ExportTraceServiceRequest, which is TracesData on the wire,
@@ -83,15 +83,6 @@ func appendBytes(b []byte, field protowire.Number, v []byte) []byte {
 // number below 16.
 func bytesSize(n int) int { return 1 + protowire.SizeBytes(n) }
 
-// toJSON returns a request as OTLP JSON.
-func toJSON(request []byte) ([]byte, error) {
-	td, err := (&ptrace.ProtoUnmarshaler{}).UnmarshalTraces(request)
-	if err != nil {
-		return nil, err
-	}
-	return (&ptrace.JSONMarshaler{}).MarshalTraces(td)
-}
-
 // field is a field of a message: its bytes, or its number if it is a varint.
 type field struct {
 	number protowire.Number
@@ -144,8 +135,8 @@ func consumeField(b []byte) (f field, n int) {
 
 var errMalformed = errors.New("malformed protobuf message")
 
-// partialSuccess reads an ExportTraceServiceResponse: how many spans the
-// backend rejected, and its message.
+// partialSuccess reads an ExportTraceServiceResponse, or that of another signal:
+// how many items the backend rejected, and its message.
 func partialSuccess(response []byte) (rejected int64, message string, err error) {
 	for f := range fields(response) {
 		if f.number == malformed {

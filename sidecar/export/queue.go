@@ -65,6 +65,11 @@ type batch struct {
 	request []byte // ExportTraceServiceRequest; never written again
 	packed  bool   // request is compressed
 	spans   int
+
+	// What is known of a batch that failed and could be tried again.
+	failures int
+	strikes  int       // failures right after the backend took another batch
+	since    time.Time // of the first strike
 }
 
 // queue holds sealed batches, oldest first, within bounds.
@@ -72,7 +77,7 @@ type queue struct {
 	batches  []*batch
 	spans    int
 	bytes    int
-	inFlight *batch // the first, while it is being sent: it cannot be dropped then
+	inFlight *batch // the one that is being sent: it cannot be dropped then
 }
 
 func (q *queue) push(b *batch) {
@@ -86,8 +91,8 @@ func (q *queue) push(b *batch) {
 func (q *queue) shed(maxSpans, maxBytes int) (spans int) {
 	for q.spans > maxSpans || q.bytes > maxBytes {
 		i := 0
-		if q.inFlight != nil {
-			i = 1
+		if i < len(q.batches) && q.batches[i] == q.inFlight {
+			i++
 		}
 		if i >= len(q.batches) {
 			break
@@ -107,21 +112,24 @@ func (q *queue) remove(i int) {
 	q.batches = q.batches[:len(q.batches)-1]
 }
 
-// take marks the oldest batch as in flight and returns it, nil if there is none.
+// take marks a batch as in flight and returns it: of those that failed least often
+// the oldest, so that one which never succeeds does not block the others; nil if
+// there is none.
 func (q *queue) take() *batch {
-	if len(q.batches) == 0 {
-		return nil
+	for _, b := range q.batches {
+		if q.inFlight == nil || b.failures < q.inFlight.failures {
+			q.inFlight = b
+		}
 	}
-	q.inFlight = q.batches[0]
 	return q.inFlight
 }
 
 // settle ends the flight of the batch that take returned; done removes it.
 func (q *queue) settle(done bool) {
-	q.inFlight = nil
 	if done {
-		q.remove(0)
+		q.remove(slices.Index(q.batches, q.inFlight))
 	}
+	q.inFlight = nil
 }
 
 // packable returns the oldest batch that waits uncompressed, nil if there is
@@ -143,5 +151,7 @@ func (q *queue) pack(b *batch, compressed []byte) {
 		return
 	}
 	q.bytes += cap(compressed) - cap(b.request)
-	q.batches[i] = &batch{request: compressed, packed: true, spans: b.spans}
+	packed := *b
+	packed.request, packed.packed = compressed, true
+	q.batches[i] = &packed
 }

@@ -16,6 +16,13 @@ const (
 	// closingBackoff is the pause between attempts in the little time that is
 	// left at shutdown.
 	closingBackoff = 100 * time.Millisecond
+	// suspectBackoff is the longest pause after a batch that may be at fault.
+	suspectBackoff = time.Second
+
+	// A batch is given up after so many failures, each right after the backend
+	// took another, over so long: it is at fault, not the backend.
+	maxStrikes    = 10
+	strikesWithin = time.Minute
 )
 
 // response is what became of an attempt to deliver a batch.
@@ -23,8 +30,10 @@ type response struct {
 	result     result
 	err        error         // of a failed attempt
 	retryAfter time.Duration // what the backend asks for, 0 if it does not
-	rejected   int64         // spans of an accepted request that were not taken
+	rejected   int64         // items of an accepted request that were not taken
 	message    string        // what the backend said of an accepted request
+
+	unsupported bool // the backend has no receiver of the signal
 }
 
 type result uint8
@@ -33,12 +42,14 @@ const (
 	accepted result = iota
 	retryable
 	refused
+	undeliverable // retryable, too often
 )
 
 // sender is the goroutine that delivers batches, one at a time, oldest first.
 type sender struct {
 	*Exporter
-	failures int // in a row
+	failures int  // in a row
+	took     bool // the last batch
 	health   health
 	gzip     compressor
 }
@@ -60,7 +71,7 @@ func (s *sender) run() {
 		}
 		s.settle(b, r)
 		if r.result == retryable {
-			s.pause(r.retryAfter)
+			s.pause(r.retryAfter, b.strikes > 0)
 		}
 	}
 }
@@ -88,9 +99,11 @@ func (s *sender) next() *batch {
 		s.mu.Lock()
 		b := s.queue.take()
 		wait := time.Hour
-		if b == nil && s.open.spans > 0 {
+		// Spans that are due do not wait for those that fail.
+		if s.open.spans > 0 && (b == nil || b.failures > 0) {
 			wait = s.cfg.ScheduleDelay - s.cfg.ScheduleDelay/10 - time.Since(s.open.opened)
 			if wait <= 0 || s.closing {
+				s.queue.inFlight = nil
 				s.seal()
 				b = s.queue.take()
 			}
@@ -113,6 +126,10 @@ func (s *sender) next() *batch {
 // settle counts what became of the batch.
 func (s *sender) settle(b *batch, r response) {
 	s.mu.Lock()
+	if r.result == retryable && s.strike(b) {
+		r = response{result: undeliverable, err: r.err}
+	}
+	s.took = r.result != retryable && r.result != undeliverable
 	s.queue.settle(r.result != retryable)
 	n := uint64(b.spans)
 	switch r.result {
@@ -124,10 +141,12 @@ func (s *sender) settle(b *batch, r response) {
 		}
 	case refused:
 		s.stats.Dropped[Refused] += n
+	case undeliverable:
+		s.stats.Dropped[Undeliverable] += n
 	}
 	queued, lost := s.queue.spans+s.open.spans, s.stats.Dropped[QueueFull]
 	s.mu.Unlock()
-	if r.result == retryable {
+	if r.result == retryable || r.result == undeliverable {
 		s.failures++
 	} else {
 		s.failures = 0
@@ -135,10 +154,28 @@ func (s *sender) settle(b *batch, r response) {
 	s.health.note(r, b.spans, queued, lost)
 }
 
+// strike notes that the batch failed and could be tried again. It reports whether
+// to give the batch up.
+func (s *sender) strike(b *batch) bool {
+	now := time.Now()
+	b.failures++
+	if s.took {
+		if b.strikes == 0 {
+			b.since = now
+		}
+		b.strikes++
+	}
+	return b.strikes >= maxStrikes && now.Sub(b.since) >= strikesWithin
+}
+
 // pause waits before the next attempt: exponentially longer with jitter, or as
-// long as the backend asks. Shutdown cuts it short.
-func (s *sender) pause(retryAfter time.Duration) {
+// long as the backend asks. It is short if the batch may be at fault, not the
+// backend, for others may come. Shutdown cuts it short.
+func (s *sender) pause(retryAfter time.Duration, suspect bool) {
 	wait := min(firstBackoff<<min(s.failures-1, 10), maxBackoff)
+	if suspect {
+		wait = min(wait, suspectBackoff)
+	}
 	wait = wait/2 + rand.N(wait/2+1)
 	if retryAfter > 0 {
 		wait = min(retryAfter, maxRetryAfter)
@@ -197,6 +234,8 @@ func (h *health) note(r response, spans, queued int, lost uint64) {
 			h.log.Warn("backend unreachable, spans are queued", "endpoint", h.endpoint, "error", r.err)
 		}
 		return
+	case undeliverable:
+		h.log.Error("backend never takes a batch, it is dropped", "endpoint", h.endpoint, "error", r.err, "spans", spans)
 	case refused:
 		if t := r.err.Error(); t != h.trouble {
 			h.trouble = t

@@ -4,8 +4,9 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/spile-dev/spile/sidecar/exchange"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/spile-dev/spile/sidecar/exchange"
 )
 
 // typical is a request as a browser or an SDK sends it through an ingress.

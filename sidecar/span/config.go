@@ -12,7 +12,10 @@ import (
 type Config struct {
 	Sampler          Sampler
 	KnownMethods     []string   // methods that are not _OTHER
+	Propagators      []string   // by which requests name their parents
 	Routes           []Pattern  // values of http.route; the first that matches
+	RoutesUnmatched  string     // what http.route is where none matches: "unset", or "heuristic"
+	Exclude          []string   // kinds of requests of which no span is made
 	ExcludePaths     []Pattern  // paths of which no span is made
 	CaptureHeaders   []Header   // fields copied into attributes
 	OptIn            []string   // opt-in attributes to add, by their names
@@ -25,14 +28,18 @@ type Containers map[uint16]string
 
 // Header is the name of a captured field, and the attributes that carry it.
 type Header struct {
-	Name              string
-	request, response string
+	Name                              string
+	request, response                 string // over HTTP
+	requestMetadata, responseMetadata string // over gRPC
 }
 
 // NewHeader returns the Header of a field name.
 func NewHeader(name string) Header {
 	name = strings.ToLower(name)
-	return Header{name, requestHeaderPrefix + name, responseHeaderPrefix + name}
+	return Header{
+		Name: name, request: requestHeaderPrefix + name, response: responseHeaderPrefix + name,
+		requestMetadata: requestMetadataPrefix + name, responseMetadata: responseMetadataPrefix + name,
+	}
 }
 
 // MarshalText returns the name.
@@ -58,9 +65,12 @@ func Default() Config {
 // ConfigFromEnv reads the configuration from environment variables:
 //
 //	OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG
+//	OTEL_PROPAGATORS        tracecontext, baggage, b3, b3multi (tracecontext,baggage), or none
 //	OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS   methods, case-sensitive, in place of the default ones
 //	OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT   characters (2048)
 //	SPILE_ROUTES            path patterns: /users/{id}, /static/*
+//	SPILE_ROUTES_UNMATCHED  unset (default) or heuristic: the route of other paths
+//	SPILE_EXCLUDE           probes, scrapes (both by default), or none
 //	SPILE_EXCLUDE_PATHS     path patterns
 //	SPILE_CAPTURE_HEADERS   field names
 //	SPILE_OPT_IN_ATTRIBUTES names of opt-in attributes
@@ -89,7 +99,13 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	}
 	cfg.ValueLengthLimit, err = lengthLimit(getenv)
 	add(err)
+	cfg.Propagators, err = propagators(getenv)
+	add(err)
 	cfg.Routes, err = patterns(getenv, "SPILE_ROUTES")
+	add(err)
+	cfg.RoutesUnmatched, err = routesUnmatched(getenv)
+	add(err)
+	cfg.Exclude, err = exclusions(getenv)
 	add(err)
 	cfg.ExcludePaths, err = patterns(getenv, "SPILE_EXCLUDE_PATHS")
 	add(err)

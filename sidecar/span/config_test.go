@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/spile-dev/spile/sidecar/exchange"
 )
 
@@ -18,7 +19,10 @@ func TestConfigFromEnv(t *testing.T) {
 	cfg, err := ConfigFromEnv(environ(map[string]string{
 		"OTEL_TRACES_SAMPLER":               "parentbased_traceidratio",
 		"OTEL_TRACES_SAMPLER_ARG":           "0.25",
+		"OTEL_PROPAGATORS":                  "b3, tracecontext,b3",
 		"SPILE_ROUTES":                      "/users/{id}, /static/*",
+		"SPILE_ROUTES_UNMATCHED":            "heuristic",
+		"SPILE_EXCLUDE":                     "probes",
 		"SPILE_EXCLUDE_PATHS":               "/healthz,/static/*",
 		"SPILE_CAPTURE_HEADERS":             "X-Request-ID,x-request-id,Content-Type",
 		"SPILE_CONTAINER_PORTS":             "app=8080+8443,sidecar=9090",
@@ -46,9 +50,17 @@ func TestConfigFromEnv(t *testing.T) {
     "TRACE",
     "QUERY"
   ],
+  "Propagators": [
+    "b3",
+    "tracecontext"
+  ],
   "Routes": [
     "/users/{id}",
     "/static/*"
+  ],
+  "RoutesUnmatched": "heuristic",
+  "Exclude": [
+    "probes"
   ],
   "ExcludePaths": [
     "/healthz",
@@ -77,7 +89,10 @@ func TestConfigFaults(t *testing.T) {
 	cfg, err := ConfigFromEnv(environ(map[string]string{
 		"OTEL_TRACES_SAMPLER":                    "jaeger_remote",
 		"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "-1",
+		"OTEL_PROPAGATORS":                       "b3,jaeger,none",
 		"SPILE_ROUTES":                           "/ok,users/{id},/a/{b}c",
+		"SPILE_ROUTES_UNMATCHED":                 "path",
+		"SPILE_EXCLUDE":                          "none,bots",
 		"SPILE_EXCLUDE_PATHS":                    "/a/*/b",
 		"SPILE_CAPTURE_HEADERS":                  "X Request",
 		"SPILE_CONTAINER_PORTS":                  "app=http,=80,db",
@@ -88,8 +103,13 @@ func TestConfigFaults(t *testing.T) {
 	}
 	const want = `OTEL_TRACES_SAMPLER="jaeger_remote": accepted is one of always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, parentbased_traceidratio
 OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT="-1": accepted is a number of characters from 1 to 65536
+OTEL_PROPAGATORS="jaeger": accepted is a list of tracecontext, baggage, b3, b3multi, none
+OTEL_PROPAGATORS="b3,jaeger,none": accepted is none alone, or a list without it
 SPILE_ROUTES="users/{id}": a pattern begins with "/"; accepted are path patterns such as /users/{id} and /static/*
 SPILE_ROUTES="/a/{b}c": segment "{b}c": {name} is a whole segment, "*" the last one; accepted are path patterns such as /users/{id} and /static/*
+SPILE_ROUTES_UNMATCHED="path": accepted is unset or heuristic
+SPILE_EXCLUDE="none": accepted is probes, scrapes, or none alone
+SPILE_EXCLUDE="bots": accepted is probes, scrapes, or none alone
 SPILE_EXCLUDE_PATHS="/a/*/b": segment "*": {name} is a whole segment, "*" the last one; accepted are path patterns such as /users/{id} and /static/*
 SPILE_CAPTURE_HEADERS="X Request": accepted is a comma-separated list of header field names
 SPILE_OPT_IN_ATTRIBUTES="url.template": accepted is a list of client.port, http.request.body.size, http.response.body.size, network.local.address, network.local.port, network.transport, url.scheme, user_agent.original
@@ -126,8 +146,8 @@ func TestSampler(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := [...]bool{
-				s.sample(&low, false, false), s.sample(&high, false, false),
-				s.sample(&high, true, true), s.sample(&low, true, false),
+				s.sample(&low, deferred), s.sample(&high, deferred),
+				s.sample(&high, sampled), s.sample(&low, notSampled),
 			}
 			if want := [...]bool{tt.root, tt.rootHigh, tt.sampled, tt.unsampled}; got != want {
 				t.Errorf("decisions %v, want %v", got, want)
@@ -151,14 +171,14 @@ func TestSamplerRatio(t *testing.T) {
 	for x, want := range map[uint64]bool{0: true, 1<<62 - 1: true, 1 << 62: false, 1<<64 - 1: false} {
 		var id [16]byte
 		binary.BigEndian.PutUint64(id[8:], x)
-		if got := s.sample(&id, false, false); got != want {
+		if got := s.sample(&id, deferred); got != want {
 			t.Errorf("id %x: sampled %v, want %v", id, got, want)
 		}
 	}
 	ids, kept := newIDSource(), 0
 	for range 10000 {
 		id := ids.traceID()
-		if s.sample(&id, false, false) {
+		if s.sample(&id, deferred) {
 			kept++
 		}
 	}
@@ -220,8 +240,11 @@ func TestResource(t *testing.T) {
 	}{
 		{"nothing", "", "", map[string]any{"service.name": "unknown_service:spile"}, ""},
 		{"service", "cart", "", map[string]any{"service.name": "cart"}, ""},
-		{"attributes", "", "service.name=shop,k8s.pod.name=cart-7f%2C1, a = b%20c ,",
-			map[string]any{"service.name": "shop", "k8s.pod.name": "cart-7f,1", "a": "b c"}, ""},
+		{
+			"attributes", "", "service.name=shop,k8s.pod.name=cart-7f%2C1, a = b%20c ,",
+			map[string]any{"service.name": "shop", "k8s.pod.name": "cart-7f,1", "a": "b c"},
+			"",
+		},
 		{"service wins", "cart", "service.name=shop", map[string]any{"service.name": "cart"}, ""},
 		{"empty name", "", "service.name=", map[string]any{"service.name": "unknown_service:spile"}, ""},
 		{"plus is no space", "", "a=b+c", map[string]any{"service.name": "unknown_service:spile", "a": "b+c"}, ""},

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,8 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
-	"github.com/spile-dev/spile/sidecar/exchange"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/spile-dev/spile/sidecar/exchange"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -29,8 +31,12 @@ func TestConformance(t *testing.T) {
 	if err != nil || len(topics) == 0 {
 		t.Fatalf("no topics: %v", err)
 	}
+	ran := 0
 	for _, path := range topics {
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) { testTopic(t, path) })
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) { ran++; testTopic(t, path) })
+	}
+	if ran == len(topics) { // not with -run
+		checkRuleTables(t)
 	}
 }
 
@@ -154,6 +160,7 @@ type spanView struct {
 	TraceState string         `json:"traceState,omitempty"`
 	Flags      string         `json:"flags"`
 	Attributes map[string]any `json:"attributes"`
+	Events     []string       `json:"events,omitempty"` // time and name
 }
 
 func render(s ptrace.Span) spanView {
@@ -162,6 +169,9 @@ func render(s ptrace.Span) spanView {
 		Start: uint64(s.StartTimestamp()), End: uint64(s.EndTimestamp()),
 		TraceState: s.TraceState().AsRaw(), Flags: strconv.FormatUint(uint64(s.Flags()), 16),
 		Attributes: s.Attributes().AsRaw(),
+	}
+	for _, e := range s.Events().All() {
+		v.Events = append(v.Events, fmt.Sprintf("%d %s", e.Timestamp(), e.Name()))
 	}
 	if !s.ParentSpanID().IsEmpty() {
 		trace, parent := s.TraceID(), s.ParentSpanID()
@@ -186,9 +196,12 @@ func parseExchange(t *testing.T, text string) *exchange.Exchange {
 		t.Fatalf("%q is no request line", lines[0])
 	}
 	x.Request.Method, x.Request.Target, _ = strings.Cut(start, " ")
-	x.Protocol = map[string]exchange.Protocol{"HTTP/1.0": exchange.HTTP10, "HTTP/1.1": exchange.HTTP11, "HTTP/2": exchange.HTTP2}[version]
+	x.Protocol = map[string]exchange.Protocol{"HTTP/1.0": exchange.HTTP10, "HTTP/1.1": exchange.HTTP11, "HTTP/2": exchange.HTTP2, "gRPC": exchange.GRPC}[version]
 	x.Request.Fields = parseFields(t, x, lines[1:])
 	x.Request.Host, _ = x.Request.Fields.Get("Host")
+	if authority, ok := x.Request.Fields.Get(":authority"); ok {
+		x.Request.Host, x.Request.Fields = authority, x.Request.Fields[1:]
+	}
 	if lines = strings.Split(strings.TrimSuffix(response, "\n"), "\n"); strings.HasPrefix(lines[0], "HTTP/") {
 		_, status, _ := strings.Cut(lines[0], " ")
 		x.Response.Status, _ = strconv.Atoi(status)
@@ -219,6 +232,9 @@ func parseFields(t *testing.T, x *exchange.Exchange, lines []string) (fields exc
 			continue
 		}
 		name, value, ok := strings.Cut(line, ": ")
+		if rest, pseudo := strings.CutPrefix(line, ":authority: "); pseudo {
+			name, value, ok = ":authority", rest, true
+		}
 		if !ok {
 			t.Fatalf("%q is no field line", line)
 		}
@@ -242,6 +258,16 @@ func direct(t *testing.T, x *exchange.Exchange, directive string) {
 			}
 		}
 		t.Fatalf("no outcome %q", value)
+	case "trailer":
+		name, value, _ := strings.Cut(value, ": ")
+		x.Response.Trailers = append(x.Response.Trailers, exchange.Field{Name: name, Value: value})
+	case "first-content":
+		x.FirstContent, _ = strconv.ParseInt(value, 10, 64)
+	case "stream-reset":
+		by, code, _ := strings.Cut(value, " ")
+		n, _ := strconv.ParseUint(code, 10, 32)
+		x.Reset = exchange.StreamReset{Seen: true, ByServer: by == "server", Code: uint32(n)}
+		x.Outcome = exchange.Reset
 	case "client":
 		x.Peers.Client = netip.MustParseAddrPort(value)
 	case "server":

@@ -75,11 +75,11 @@ func (f *forwarded) readElement(s string) {
 // element ends there. The quoted values of these parameters hold no escapes.
 func pairValue(s string) (value, after string, end bool) {
 	if strings.HasPrefix(s, `"`) {
-		close := strings.IndexByte(s[1:], '"')
-		if close < 0 {
+		quote := strings.IndexByte(s[1:], '"')
+		if quote < 0 {
 			return "", "", true
 		}
-		value, s = s[1:1+close], s[close+2:]
+		value, s = s[1:1+quote], s[quote+2:]
 	}
 	i := strings.IndexAny(s, ";,")
 	if i < 0 {

@@ -2,16 +2,18 @@ package span
 
 import (
 	"context"
+	"encoding/hex"
 	"net/netip"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spile-dev/spile/sidecar/exchange"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/spile-dev/spile/sidecar/exchange"
 )
 
 func exampleExchange() *exchange.Exchange {
@@ -61,9 +63,12 @@ func FuzzRequest(f *testing.F) {
 		x := exampleExchange()
 		x.Request.Method, x.Request.Target, x.Request.Host = method, target, host
 		x.Request.Fields = exchange.Fields{
-			{Name: "Forwarded", Value: forwarded}, {Name: "X-Forwarded-For", Value: xff},
-			{Name: "X-Forwarded-Host", Value: xff}, {Name: "X-Forwarded-Proto", Value: xff},
-			{Name: "User-Agent", Value: agent}, {Name: "user-agent", Value: agent},
+			{Name: "Forwarded", Value: forwarded},
+			{Name: "X-Forwarded-For", Value: xff},
+			{Name: "X-Forwarded-Host", Value: xff},
+			{Name: "X-Forwarded-Proto", Value: xff},
+			{Name: "User-Agent", Value: agent},
+			{Name: "user-agent", Value: agent},
 		}
 		checkBothRoles(t, b, x)
 	})
@@ -118,7 +123,7 @@ func FuzzTraceContext(f *testing.F) {
 		f.Add(parent, s)
 	}
 	f.Fuzz(func(t *testing.T, parent, state string) {
-		got, ok := extract(exchange.Fields{{Name: "TraceParent", Value: parent}, {Name: "tracestate", Value: state}})
+		got, ok := extractW3C(exchange.Fields{{Name: "TraceParent", Value: parent}, {Name: "tracestate", Value: state}})
 		if strings.HasPrefix(parent, "00") && len(parent) != 55 { // otel-go takes one with "-" after it
 			if ok {
 				t.Errorf("traceparent %q: accepted, with a length of %d", parent, len(parent))
@@ -153,6 +158,27 @@ func FuzzTraceContext(f *testing.F) {
 		}
 		if !utf8.ValidString(got.state) {
 			t.Errorf("tracestate %q is not UTF-8", got.state)
+		}
+	})
+}
+
+// FuzzB3: what is accepted is written the same way again, and no more than that.
+func FuzzB3(f *testing.F) {
+	const ids = "80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1"
+	for _, s := range []string{ids + "-1-05e3ac9a4f6e3b90", ids, ids + "-0", ids + "-d", ids[16:] + "-1", "0", "", "-", "--", ids + "-x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		tc, ok := extractB3(exchange.Fields{{Name: "B3", Value: s}})
+		if !ok {
+			if tc.traceID != [16]byte{} || tc.spanID != [8]byte{} {
+				t.Errorf("b3 %q is refused, but gives %+v", s, tc)
+			}
+			return
+		}
+		trace, span := hex.EncodeToString(tc.traceID[:]), hex.EncodeToString(tc.spanID[:])
+		if !strings.HasPrefix(s, trace+"-"+span) && !strings.HasPrefix(s, trace[16:]+"-"+span) {
+			t.Errorf("b3 %q is read as %s-%s", s, trace, span)
 		}
 	})
 }

@@ -19,18 +19,18 @@ type Identity struct {
 	Sampled      bool    // whether the span is to be exported
 }
 
-// Identify returns the identity of the exchange's span. A traceparent in the
-// request names the trace and the remote parent, in either role; without one
-// the span is the root of a new trace.
+// Identify returns the identity of the exchange's span. A parent that the request
+// names by one of the configured propagators is the remote parent, in either
+// role; without one the span is the root of a new trace.
 func (b *Builder) Identify(x *exchange.Exchange) Identity {
 	id := Identity{SpanID: b.ids.spanID()}
-	tc, ok := extract(x.Request.Fields)
+	tc, ok := b.extract(x.Request.Fields)
 	if ok {
 		id.TraceID, id.ParentSpanID, id.TraceState = tc.traceID, tc.spanID, tc.state
 	} else {
 		id.TraceID, tc.flags = b.ids.traceID(), flagRandom
 	}
-	id.Sampled = b.cfg.Sampler.sample(&id.TraceID, ok, tc.flags&flagSampled != 0)
+	id.Sampled = b.cfg.Sampler.sample(&id.TraceID, tc.decision)
 	id.Flags = tc.flags &^ flagSampled
 	if id.Sampled {
 		id.Flags |= flagSampled

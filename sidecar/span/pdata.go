@@ -17,6 +17,11 @@ func putSpan(dst ptrace.Span, r *record, id *Identity) {
 	dst.SetKind(ptrace.SpanKind(r.kind))
 	dst.SetStartTimestamp(pcommon.Timestamp(r.start))
 	dst.SetEndTimestamp(pcommon.Timestamp(r.end))
+	if r.firstMessage != 0 {
+		event := dst.Events().AppendEmpty()
+		event.SetName(eventFirstMessage)
+		event.SetTimestamp(pcommon.Timestamp(r.firstMessage))
+	}
 	if r.failed {
 		dst.Status().SetCode(ptrace.StatusCodeError)
 		dst.Status().SetMessage(r.message)

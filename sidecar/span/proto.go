@@ -44,8 +44,12 @@ const (
 	tagStart        = 7<<3 | wireFixed64
 	tagEnd          = 8<<3 | wireFixed64
 	tagAttribute    = 9<<3 | wireBytes
+	tagEvent        = 11<<3 | wireBytes
 	tagStatus       = 15<<3 | wireBytes
 	tagFlags        = 16<<3 | wireFixed32
+
+	tagEventTime = 1<<3 | wireFixed64
+	tagEventName = 2<<3 | wireBytes
 
 	tagStatusMessage = 2<<3 | wireBytes
 	tagStatusCode    = 3 << 3
@@ -77,6 +81,11 @@ func appendSpan(b []byte, r *record, id *Identity) []byte {
 	b = binary.LittleEndian.AppendUint64(b, r.end)
 	for i := range r.attrs {
 		b = appendAttr(b, tagAttribute, &r.attrs[i])
+	}
+	if r.firstMessage != 0 {
+		b = append(b, tagEvent, byte(9+stringSize(eventFirstMessage)), tagEventTime)
+		b = binary.LittleEndian.AppendUint64(b, r.firstMessage)
+		b = appendString(b, tagEventName, eventFirstMessage)
 	}
 	if r.failed {
 		size := 2

@@ -2,13 +2,17 @@ package span
 
 // record is a span before it is encoded: plain data, reused from span to span.
 type record struct {
-	name       string
-	kind       uint8
-	start, end uint64 // ns since the Unix epoch
-	failed     bool   // status Error
-	message    string // status description
-	attrs      []attr
-	values     []string // backs the lists of attrs
+	name         string
+	kind         uint8
+	start, end   uint64 // ns since the Unix epoch
+	failed       bool   // status Error
+	message      string // status description
+	firstMessage uint64 // when the first response message came, 0 if none did; ns since the Unix epoch
+	attrs        []attr
+	values       []string // backs the lists of attrs
+
+	measure  Measurement
+	measured bool
 }
 
 // attr is an attribute; which of its values counts is told by kind.
@@ -49,4 +53,10 @@ func (r *record) int(key string, value int64) {
 // list adds an attribute of several strings: those of values from index from.
 func (r *record) list(key string, from int) {
 	r.attrs = append(r.attrs, attr{key: key, kind: kindList, list: r.values[from:len(r.values):len(r.values)]})
+}
+
+// fail makes the status Error, for a reason of low cardinality.
+func (r *record) fail(errorType, message string) {
+	r.failed, r.message, r.measure.ErrorType = true, message, errorType
+	r.text(keyErrorType, errorType)
 }

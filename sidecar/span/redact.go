@@ -16,14 +16,22 @@ var sensitiveExact = set("X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-
 // without regard to case and with "_", "-" and "." left out.
 var sensitiveFold = set("token", "accesstoken", "refreshtoken", "idtoken", "authtoken", "csrftoken",
 	"sessiontoken", "securitytoken", "apitoken", "xapitoken", "privatetoken", "jobtoken",
-	"password", "passwd", "passphrase", "pass", "pwd", "newpassword", "oldpassword",
+	"password", "passwd", "passphrase", "passcode", "pass", "pwd", "pw", "newpassword", "oldpassword",
 	"secret", "clientsecret", "appsecret", "sharedsecret", "secretkey", "privatekey",
 	"key", "apikey", "xapikey", "accesskey", "accesskeyid", "awsaccesskeyid", "authkey", "subscriptionkey",
-	"code", "codeverifier", "devicecode", "otp", "totp", "pin", "mfa", "ssn",
-	"auth", "authorization", "xauth", "bearer", "jwt", "assertion", "clientassertion", "samlresponse",
+	"code", "codeverifier", "devicecode", "otp", "totp", "pin", "mfa", "ssn", "cvv", "cvc",
+	"auth", "authorization", "xauth", "bearer", "jwt", "assertion", "clientassertion",
+	"samlrequest", "samlresponse", "ticket",
 	"session", "sessionid", "sid", "phpsessid", "jsessionid",
 	"credential", "credentials", "signature", "sig", "hmac", "xgoogcredential", "xgoogsignature",
 	"xamzsignature", "xamzcredential", "xamzsecuritytoken")
+
+// sensitiveSuffixes are the ends of names of secrets, as in x_goog_iam_token,
+// matched as sensitiveFold.
+var sensitiveSuffixes = []string{
+	"token", "password", "passwd", "secret", "apikey", "accesskey", "secretkey",
+	"privatekey", "sharedkey", "credential", "credentials", "signature", "authorization", "jwt",
+}
 
 func set(names ...string) map[string]struct{} {
 	m := make(map[string]struct{}, len(names))
@@ -129,6 +137,13 @@ func isSensitive(name string) bool {
 			n++
 		}
 	}
-	_, ok := sensitiveFold[string(buf[:n])]
-	return ok
+	if _, ok := sensitiveFold[string(buf[:n])]; ok {
+		return true
+	}
+	for _, suffix := range sensitiveSuffixes {
+		if n > len(suffix) && string(buf[n-len(suffix):n]) == suffix {
+			return true
+		}
+	}
+	return false
 }

@@ -55,9 +55,10 @@ func ParseSampler(name, arg string) (Sampler, error) {
 	return s, nil
 }
 
-func (s *Sampler) sample(trace *[16]byte, parent, parentSampled bool) bool {
-	if parent && s.parentBased {
-		return parentSampled
+// sample decides about a span of the trace; remote is what its sender decided.
+func (s *Sampler) sample(trace *[16]byte, remote decision) bool {
+	if s.parentBased && remote != deferred {
+		return remote == sampled
 	}
 	return binary.BigEndian.Uint64(trace[8:])>>1 < s.bound
 }

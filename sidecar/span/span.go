@@ -1,17 +1,21 @@
 // Package span describes an HTTP exchange as an OpenTelemetry span by the
-// stable HTTP semantic conventions (https://opentelemetry.io/docs/specs/semconv/http/http-spans/).
+// semantic conventions for HTTP and for gRPC (https://opentelemetry.io/docs/specs/semconv/).
+// docs/attributes.md lists the attributes.
 //
 // The conventions are applied once, into a flat record; the record is then
 // written either as OTLP protobuf bytes (Append, the path of every exported
-// span) or into a collector/pdata span (Put).
+// span) or into a collector/pdata span (Put), and says which series of the
+// duration metrics the exchange counts in (Measurement).
 package span
 
 import (
 	"net/netip"
+	"slices"
 
-	"github.com/spile-dev/spile/sidecar/exchange"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"github.com/spile-dev/spile/sidecar/exchange"
 )
 
 // SchemaURL names the version of the semantic conventions that spans follow.
@@ -27,6 +31,10 @@ type Builder struct {
 	optIn   optIn
 	methods map[string]method
 	routes  []namedRoute
+	grouper *grouper // nil: paths that no route matches have none
+	rpc     rpcMethods
+	probes  bool // are left out
+	scrapes bool // are left out
 	ids     *idSource
 	addrs   map[netip.Addr]string
 	rec     record
@@ -36,13 +44,6 @@ type Builder struct {
 // name without a route.
 type method struct{ value, name string }
 
-// namedRoute is a route and its span name for each {method} placeholder, made
-// ahead so that naming a span does not allocate.
-type namedRoute struct {
-	Pattern
-	names map[string]string
-}
-
 // NewBuilder returns a Builder. Its Config comes from ConfigFromEnv or Default:
 // in the zero Config no method is known, no value fits, and nothing is sampled.
 func NewBuilder(cfg Config) *Builder {
@@ -50,6 +51,9 @@ func NewBuilder(cfg Config) *Builder {
 		cfg:     cfg,
 		optIn:   newOptIn(cfg.OptIn),
 		methods: make(map[string]method, len(cfg.KnownMethods)),
+		rpc:     make(rpcMethods),
+		probes:  slices.Contains(cfg.Exclude, excludeProbes),
+		scrapes: slices.Contains(cfg.Exclude, excludeScrapes),
 		ids:     newIDSource(),
 		addrs:   make(map[netip.Addr]string),
 	}
@@ -57,28 +61,12 @@ func NewBuilder(cfg Config) *Builder {
 		b.methods[m] = method{m, m}
 	}
 	for _, p := range cfg.Routes {
-		r := namedRoute{p, map[string]string{otherName: otherName + " " + p.String()}}
-		for _, m := range cfg.KnownMethods {
-			r.names[m] = m + " " + p.String()
-		}
-		b.routes = append(b.routes, r)
+		b.routes = append(b.routes, namedRoute{p, routeName{text: p.String()}})
+	}
+	if cfg.RoutesUnmatched == routesHeuristic {
+		b.grouper = newGrouper()
 	}
 	return b
-}
-
-// Excluded reports whether the path of the request is one that the
-// configuration leaves out.
-func (b *Builder) Excluded(x *exchange.Exchange) bool {
-	if len(b.cfg.ExcludePaths) == 0 {
-		return false
-	}
-	path := parseTarget(x.Request.Method, x.Request.Target).path
-	for i := range b.cfg.ExcludePaths {
-		if b.cfg.ExcludePaths[i].Match(path) {
-			return true
-		}
-	}
-	return false
 }
 
 // Container returns the name of the container that the exchange belongs to, ""
@@ -94,34 +82,41 @@ func (b *Builder) Container(x *exchange.Exchange) string {
 // Append appends the exchange to buf as one encoded
 // opentelemetry.proto.trace.v1.Span message.
 func (b *Builder) Append(buf []byte, x *exchange.Exchange, id Identity) []byte {
-	b.describe(x)
+	b.Describe(x)
+	return b.AppendDescribed(buf, id)
+}
+
+// AppendDescribed is Append of the exchange that was last described.
+func (b *Builder) AppendDescribed(buf []byte, id Identity) []byte {
 	return appendSpan(buf, &b.rec, &id)
 }
 
 // Put fills dst, which must be new, with the exchange.
 func (b *Builder) Put(x *exchange.Exchange, id Identity, dst ptrace.Span) {
-	b.describe(x)
+	b.Describe(x)
 	putSpan(dst, &b.rec, &id)
 }
 
-// describe fills the record of the Builder from the exchange.
-func (b *Builder) describe(x *exchange.Exchange) {
+// Describe applies the conventions to the exchange, for Measurement and
+// AppendDescribed.
+func (b *Builder) Describe(x *exchange.Exchange) {
 	r := &b.rec
 	r.reset()
 	r.start, r.end = uint64(max(x.Start, 0)), uint64(max(x.Start, x.End, 0))
-	m := b.method(x.Request.Method)
-	r.name = m.name
-	r.text(keyMethod, m.value)
-	if m.value != x.Request.Method {
-		r.text(keyMethodOriginal, b.clean(x.Request.Method))
-	}
-	t := parseTarget(x.Request.Method, x.Request.Target)
+	r.measured = ended(x.Outcome)
+	r.measure.Container = b.Container(x)
+	r.kind = spanKindServer
 	if x.Role == exchange.RoleClient {
-		b.describeClient(x, &t)
-	} else {
-		b.describeServer(x, &t, m)
+		r.kind = spanKindClient
 	}
-	b.describeOutcome(x)
+	if x.Protocol == exchange.GRPC {
+		b.describeRPC(x)
+	} else {
+		b.describeHTTP(x)
+	}
+	if x.Outcome != exchange.Complete {
+		r.text(keyOutcome, x.Outcome.String())
+	}
 	b.describeHeaders(x)
 }
 

@@ -23,12 +23,16 @@ const (
 	absoluteForm
 	authorityForm
 	asteriskForm
+	unknownForm // the target was not decoded
 )
 
 // parseTarget never fails: a target of no form is taken as a path.
 func parseTarget(method, raw string) target {
 	t := target{scheme: "http"}
 	switch {
+	case raw == "":
+		t.form = unknownForm
+		return t
 	case raw == "*":
 		t.form, t.path = asteriskForm, raw
 		return t
@@ -123,23 +127,9 @@ func isScheme(s string) bool {
 // The host comes without the brackets of an IP literal, the port is 0 if there
 // is none.
 func parseAuthority(s string) (host string, port uint16, ok bool) {
-	host, rest := s, ""
-	if strings.HasPrefix(s, "[") {
-		end := strings.IndexByte(s, ']')
-		if end < 0 {
-			return "", 0, false
-		}
-		host, rest = s[1:end], s[end+1:]
-		if !isIPLiteral(host) || rest != "" && rest[0] != ':' {
-			return "", 0, false
-		}
-	} else {
-		if i := strings.IndexByte(s, ':'); i >= 0 {
-			host, rest = s[:i], s[i:]
-		}
-		if !isRegName(host) {
-			return "", 0, false
-		}
+	host, rest, ok := splitHost(s)
+	if !ok {
+		return "", 0, false
 	}
 	if len(rest) <= 1 { // none, or a colon alone
 		return host, 0, true
@@ -149,6 +139,19 @@ func parseAuthority(s string) (host string, port uint16, ok bool) {
 		return "", 0, false
 	}
 	return host, uint16(p), true
+}
+
+// splitHost splits a host from what follows: a colon and more, or nothing.
+func splitHost(s string) (host, rest string, ok bool) {
+	if literal, inBrackets := strings.CutPrefix(s, "["); inBrackets {
+		host, rest, ok = strings.Cut(literal, "]")
+		return host, rest, ok && isIPLiteral(host) && (rest == "" || rest[0] == ':')
+	}
+	host = s
+	if i := strings.IndexByte(s, ':'); i >= 0 {
+		host, rest = s[:i], s[i:]
+	}
+	return host, rest, isRegName(host)
 }
 
 // isRegName reports whether s is a host name or an IPv4 address.
@@ -183,4 +186,14 @@ func defaultPort(scheme string) uint16 {
 		return 443
 	}
 	return 80
+}
+
+// knownScheme returns the scheme as metrics have it: clients can put anything
+// into a target.
+func knownScheme(s string) string {
+	switch s {
+	case "http", "https", "ws", "wss":
+		return s
+	}
+	return "_OTHER"
 }

@@ -18,12 +18,14 @@ type traceContext struct {
 	spanID  [8]byte
 	flags   byte
 	state   string
+
+	decision decision
 }
 
-// extract reads traceparent and tracestate (https://www.w3.org/TR/trace-context-2/).
+// extractW3C reads traceparent and tracestate (https://www.w3.org/TR/trace-context-2/).
 // It is parsed here and not by otel/propagation, which allocates; a fuzz test
 // holds the two against each other.
-func extract(fields exchange.Fields) (tc traceContext, ok bool) {
+func extractW3C(fields exchange.Fields) (tc traceContext, ok bool) {
 	var parent, state string
 	parents := 0
 	for i := range fields {
@@ -61,7 +63,10 @@ func (tc *traceContext) parseParent(s string) bool {
 	if len(s) > length && (version[0] == 0 || s[length] != '-') {
 		return false
 	}
-	tc.flags = flags[0] & (flagSampled | flagRandom)
+	tc.flags, tc.decision = flags[0]&(flagSampled|flagRandom), notSampled
+	if tc.flags&flagSampled != 0 {
+		tc.decision = sampled
+	}
 	return tc.traceID != [16]byte{} && tc.spanID != [8]byte{}
 }
 
