@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -20,6 +21,10 @@ import (
 // memoryLimit is a soft limit for the Go runtime, in bytes, where GOMEMLIMIT sets
 // none: with the ring and the program itself it comes to less than 48 MiB.
 const memoryLimit = 36 << 20
+
+// maxProcs keeps the garbage collector from spreading over a large node: one
+// goroutine captures, another exports.
+const maxProcs = 2
 
 // version is set when the program is linked.
 var version = "dev"
@@ -61,6 +66,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	if getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
+	}
+	if getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(min(maxProcs, runtime.GOMAXPROCS(0)))
 	}
 	log := config.NewLogger(stderr)
 	if err != nil {

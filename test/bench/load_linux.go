@@ -1,0 +1,284 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// load is what the clients do.
+type load struct {
+	Name        string
+	Title       string
+	Method      string
+	Path        string
+	Connections int
+	Rate        float64 // requests/s of all connections, whatever the answers take; 0: one after the other
+	Body        int     // of a request, in bytes
+	Chunked     bool
+	Reconnect   bool // a new connection for each request
+	Large       bool // throughput is also given in MB/s
+}
+
+var allLoads = []load{
+	{Name: "small-2000", Title: "Small responses, 16 keep-alive connections, 2,000/s", Method: "GET", Path: "/small", Connections: 16, Rate: 2000},
+	{Name: "small-max", Title: "Small responses, 16 keep-alive connections, as fast as they can", Method: "GET", Path: "/small", Connections: 16},
+	{Name: "connect-100", Title: "A new connection for each request, 100/s", Method: "GET", Path: "/small", Connections: 4, Rate: 100, Reconnect: true},
+	{Name: "download", Title: "Downloads of 10 MB, 4 connections", Method: "GET", Path: "/download", Connections: 4, Large: true},
+	{Name: "upload", Title: "Uploads of 10 MB with Content-Length, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Body: large, Large: true},
+	{Name: "upload-chunked", Title: "Uploads of 10 MB in chunks of 64 KiB, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Body: large, Chunked: true, Large: true},
+}
+
+// outcome is what a load came to.
+type outcome struct {
+	Requests int // answered with 200
+	Failed   int
+	Error    string  // of the first that failed
+	Seconds  float64 // from the first request to the last answer
+	CPU      int64   // of the clients, in nanoseconds
+	P50, P99 float64 // latency in µs, from when a request was due
+}
+
+// generate is the load generator: arguments are the server's address and port, a
+// load as JSON and how long. Threads that make plain system calls cost little
+// beside what is measured, and wake up when they should.
+func generate(args []string, stdout io.Writer) error {
+	if len(args) != 3 {
+		return errors.New("want an address, a load and a duration")
+	}
+	server, err := netip.ParseAddrPort(args[0])
+	if err != nil {
+		return err
+	}
+	var l load
+	if err := json.Unmarshal([]byte(args[1]), &l); err != nil {
+		return err
+	}
+	duration, err := time.ParseDuration(args[2])
+	if err != nil {
+		return err
+	}
+	runtime.GOMAXPROCS(2 + l.Connections)
+	request := l.request(server)
+	clients := make([]client, l.Connections)
+	var wg sync.WaitGroup
+	start := now() + int64(5*time.Millisecond)
+	for i := range clients {
+		c := &clients[i]
+		*c = client{load: l, server: server, request: request, fd: -1, buf: make([]byte, 256<<10)}
+		wg.Go(func() {
+			runtime.LockOSThread()
+			c.run(start, start+int64(duration), i)
+		})
+	}
+	wg.Wait()
+	return json.NewEncoder(stdout).Encode(summary(clients, start))
+}
+
+func summary(clients []client, start int64) outcome {
+	var o outcome
+	var all []int64
+	end := start
+	for i := range clients {
+		c := &clients[i]
+		all = append(all, c.latencies...)
+		end = max(end, c.end)
+		if c.err != nil {
+			o.Failed++
+			o.Error = c.err.Error()
+		}
+	}
+	slices.Sort(all)
+	o.Requests, o.Seconds = len(all), float64(end-start)/1e9
+	o.P50, o.P99 = float64(quantile(all, 50))/1e3, float64(quantile(all, 99))/1e3
+	return o
+}
+
+func quantile(sorted []int64, percent int) int64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(len(sorted)*percent/100, len(sorted)-1)]
+}
+
+// request returns the bytes of a request.
+func (l load) request(server netip.AddrPort) []byte {
+	const chunk = 64 << 10
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s %s?page=2 HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench/1\r\nAccept: application/json\r\n", l.Method, l.Path, server)
+	b.WriteString("Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n")
+	switch {
+	case l.Chunked:
+		b.WriteString("Transfer-Encoding: chunked\r\n\r\n")
+		for left := l.Body; left > 0; left -= chunk {
+			n := min(left, chunk)
+			fmt.Fprintf(&b, "%x\r\n%s\r\n", n, make([]byte, n))
+		}
+		b.WriteString("0\r\n\r\n")
+	case l.Body > 0:
+		fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n", l.Body)
+		b.Write(make([]byte, l.Body))
+	default:
+		b.WriteString("\r\n")
+	}
+	return b.Bytes()
+}
+
+// client is one connection after another.
+type client struct {
+	load      load
+	server    netip.AddrPort
+	request   []byte
+	fd        int
+	buf       []byte
+	latencies []int64
+	end       int64
+	err       error // of the request that failed, which ends it
+}
+
+func (c *client) run(start, end int64, index int) {
+	defer func() {
+		c.end = now()
+		c.disconnect()
+	}()
+	for n := index; ; n += c.load.Connections {
+		due := now()
+		if c.load.Rate > 0 {
+			due = start + int64(float64(n)/c.load.Rate*1e9)
+		}
+		if due >= end {
+			return
+		}
+		sleepUntil(max(due, start))
+		if c.load.Rate == 0 {
+			due = now()
+		}
+		if c.err = c.exchange(); c.err != nil {
+			return
+		}
+		c.latencies = append(c.latencies, now()-due)
+	}
+}
+
+func (c *client) exchange() error {
+	if c.fd < 0 {
+		if err := c.connect(); err != nil {
+			return fmt.Errorf("connecting: %w", err)
+		}
+	}
+	for b := c.request; len(b) > 0; {
+		n, err := unix.Write(c.fd, b)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("sending: %w", err)
+		}
+		b = b[max(n, 0):]
+	}
+	if err := c.response(); err != nil {
+		return err
+	}
+	if c.load.Reconnect {
+		c.disconnect()
+	}
+	return nil
+}
+
+// response reads a response with a Content-Length.
+func (c *client) response() error {
+	have, total := 0, -1
+	for total < 0 || have < total {
+		at := have
+		if total >= 0 {
+			at = 0 // the content is not kept
+		}
+		n, err := unix.Read(c.fd, c.buf[at:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return fmt.Errorf("receiving: %w", err)
+		case n == 0:
+			return errors.New("receiving: the connection was closed")
+		}
+		have += n
+		if total < 0 {
+			if total, err = responseSize(c.buf[:have]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// responseSize returns how long a response is, or -1 while its head is not whole.
+func responseSize(b []byte) (int, error) {
+	end := bytes.Index(b, []byte("\r\n\r\n"))
+	if end < 0 {
+		return -1, nil
+	}
+	if !bytes.HasPrefix(b, []byte("HTTP/1.1 200 ")) {
+		return 0, fmt.Errorf("answered with %q", b[:min(end, 80)])
+	}
+	const name = "\r\nContent-Length: "
+	at := bytes.Index(b[:end], []byte(name))
+	if at < 0 {
+		return 0, errors.New("answered without a Content-Length")
+	}
+	value, _, _ := bytes.Cut(b[at+len(name):end+2], []byte("\r\n"))
+	n, err := strconv.Atoi(string(value))
+	return end + 4 + n, err
+}
+
+func (c *client) connect() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	timeout := unix.Timeval{Sec: 10}
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout),
+	)
+	if err == nil {
+		err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(c.server.Port()), Addr: c.server.Addr().As4()})
+	}
+	if errors.Is(err, unix.EINTR) { // it goes on, and may not be called again
+		_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(timeout.Sec)*1000)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	c.fd = fd
+	return nil
+}
+
+func (c *client) disconnect() {
+	if c.fd >= 0 {
+		_ = unix.Close(c.fd)
+		c.fd = -1
+	}
+}
+
+// now is the monotonic clock, in nanoseconds.
+func now() int64 {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)
+	return t.Nano()
+}
+
+func sleepUntil(at int64) {
+	t := unix.NsecToTimespec(at)
+	for errors.Is(unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &t, nil), unix.EINTR) {
+	}
+}
