@@ -99,6 +99,10 @@ fuzz: ## Fuzz every parser for FUZZTIME (30s) each
 kernels: ## Run the BPF and capture tests on Linux 5.10, 6.1 and 6.12 (KERNELS, KERNELS_RUN)
 	GO="$(GO)" KERNELS_RUN="$(KERNELS_RUN)" RESULTS="$(RESULTS)" build/kernels
 
+.PHONY: conformance
+conformance: ## Compare with the access logs of real servers and with tshark (root; test/conformance names the packages)
+	$(GO) test -json -tags conformance -count=1 ./test/conformance | $(tally) -save $(RESULTS)/conformance.json
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run golangci-lint, and check that the sidecar has no Kubernetes client
 	$(GOLANGCI_LINT) run ./...

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
 
@@ -42,6 +43,26 @@ type Config struct {
 type EnvVar struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
+}
+
+// DefaultConfig is what the chart configures where its values say nothing but
+// the endpoint, the URL of an OTLP receiver.
+func DefaultConfig(image, endpoint string) Config {
+	return Config{
+		Image:           image,
+		ImagePullPolicy: corev1.PullIfNotPresent,
+		Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{
+				corev1.ResourceCPU:    resource.MustParse("10m"),
+				corev1.ResourceMemory: resource.MustParse("32Mi"),
+			},
+			Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")},
+		},
+		Env: []EnvVar{
+			{"OTEL_EXPORTER_OTLP_ENDPOINT", endpoint},
+			{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"},
+		},
+	}
 }
 
 // ParseConfig reads a Config from YAML or JSON and validates it. An unknown

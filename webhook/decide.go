@@ -10,15 +10,16 @@ import (
 
 // Annotations that Spile reads and writes.
 const (
-	annotationPrefix = "spile.dev/"
+	// AnnotationPrefix is that of all of them.
+	AnnotationPrefix = "spile.dev/"
 
 	// AnnotationInject switches injection on or off, on a namespace or a pod.
-	AnnotationInject = annotationPrefix + "inject"
+	AnnotationInject = AnnotationPrefix + "inject"
 	// AnnotationStatus is written by the injector; see [Status].
-	AnnotationStatus = annotationPrefix + "status"
+	AnnotationStatus = AnnotationPrefix + "status"
 
-	// The API server's representation of a static pod carries this (k8s.io/kubernetes/pkg/kubelet/types).
-	annotationMirror = "kubernetes.io/config.mirror"
+	// The API server's representation of a static pod carries this.
+	annotationMirror = corev1.MirrorPodAnnotationKey
 	// Pod Security admission; pods are rejected by the enforced level only.
 	labelPodSecurity = "pod-security.kubernetes.io/enforce"
 )
@@ -44,10 +45,11 @@ type Decision struct {
 	version string
 }
 
-// Decide says whether pod, about to be created in ns, gets a sidecar and which
+// Decide says whether pod, about to be created at p, gets a sidecar and which
 // one. It has no effects; a pod's own metadata.namespace may be empty, as it is
 // during admission.
-func Decide(pod *corev1.Pod, ns *corev1.Namespace, c Config) Decision {
+func Decide(pod *corev1.Pod, p Place, c Config) Decision {
+	ns := p.Namespace
 	d := Decision{version: c.Version}
 	if slices.Contains(systemNamespaces, ns.Name) || slices.Contains(c.ExcludedNamespaces, ns.Name) {
 		return d.skip(ReasonSystemNamespace, "namespace %s is never injected", ns.Name)
@@ -63,7 +65,7 @@ func Decide(pod *corev1.Pod, ns *corev1.Namespace, c Config) Decision {
 	s, d.Warnings = tune(pod.Annotations, ns.Annotations)
 	sidecar, warnings := newSidecar(pod, ns.Name, s, c)
 	d.Warnings = append(d.Warnings, warnings...)
-	if reason, message := obstacle(pod, ns, sidecar); reason != Injected {
+	if reason, message := obstacle(pod, p, sidecar); reason != Injected {
 		return d.skip(reason, "%s", message)
 	}
 	d.Sidecar = sidecar
@@ -103,14 +105,16 @@ func (d Decision) consent(pod *corev1.Pod, ns *corev1.Namespace) Decision {
 
 // obstacle finds what stands in the way of adding s to pod: the pod would be
 // rejected, would not start, or the sidecar would see what it should not.
-func obstacle(pod *corev1.Pod, ns *corev1.Namespace, s *Sidecar) (Reason, string) {
+func obstacle(pod *corev1.Pod, p Place, s *Sidecar) (Reason, string) {
 	if reason, message := occupied(pod, s); reason != Injected {
 		return reason, message
 	}
-	spec := &pod.Spec
+	spec, ns := &pod.Spec, p.Namespace
 	switch {
 	case isWindows(spec):
 		return ReasonWindows, "the pod runs on Windows"
+	case p.Minor != 0 && p.Minor < nativeSidecars:
+		return ReasonNoNativeSidecars, fmt.Sprintf("Kubernetes 1.%d has no native sidecars; they need 1.%d", p.Minor, nativeSidecars)
 	case spec.HostNetwork:
 		return ReasonHostNetwork, "the pod uses the node's network; the sidecar would capture the whole node"
 	case spec.HostUsers != nil && !*spec.HostUsers:
@@ -125,7 +129,7 @@ func obstacle(pod *corev1.Pod, ns *corev1.Namespace, s *Sidecar) (Reason, string
 	if message := crowded(spec, s.Container.Resources); message != "" {
 		return ReasonPodResources, message
 	}
-	return Injected, ""
+	return p.refusal(pod, s)
 }
 
 // occupied looks for the names of the sidecar and its volume in pod. What an

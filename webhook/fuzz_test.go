@@ -20,7 +20,7 @@ func FuzzInject(f *testing.F) {
 	ns.Name = "shop"
 	ns.Annotations = map[string]string{AnnotationInject: "enabled"}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		_, ops, err := Inject(raw, ns, testConfig())
+		_, ops, err := Inject(raw, Place{Namespace: ns}, testConfig())
 		if err != nil {
 			return
 		}
@@ -34,7 +34,7 @@ func FuzzInject(f *testing.F) {
 			}
 		}
 		patched := apply(t, raw, ops)
-		_, again, err := Inject(patched, ns, testConfig())
+		_, again, err := Inject(patched, Place{Namespace: ns}, testConfig())
 		if err != nil {
 			t.Fatalf("second round: %v", err)
 		}
@@ -100,7 +100,7 @@ func lost(before, after any) string {
 // can grow without bound or refer to another variable.
 func FuzzAnnotations(f *testing.F) {
 	for _, t := range tunings {
-		f.Add(annotationPrefix+t.name, "1", "enabled")
+		f.Add(AnnotationPrefix+t.name, "1", "enabled")
 	}
 	f.Add("spile.dev/image", "evil", "enabled")
 	f.Add("spile.dev/routes", "/users/{id},/a", "true")
@@ -113,12 +113,12 @@ func FuzzAnnotations(f *testing.F) {
 	ns := &corev1.Namespace{}
 	ns.Name = "shop"
 	pod.Annotations = map[string]string{AnnotationInject: "enabled"}
-	plain := Decide(pod, ns, testConfig()).Sidecar
+	plain := Decide(pod, Place{Namespace: ns}, testConfig()).Sidecar
 
 	f.Fuzz(func(t *testing.T, key, value, inject string) {
 		pod := pod.DeepCopy()
 		pod.Annotations = map[string]string{AnnotationInject: inject, key: value}
-		d := Decide(pod, ns, testConfig())
+		d := Decide(pod, Place{Namespace: ns}, testConfig())
 		if d.Sidecar == nil {
 			return
 		}

@@ -119,6 +119,9 @@ func owners(pod *corev1.Pod) map[string]string {
 				a["k8s.deployment.name"] = deployment
 			}
 		}
+	case "Deployment":
+		// Of a template that is looked at before its Deployment exists.
+		a["k8s.deployment.name"] = owner.Name
 	case "StatefulSet":
 		a["k8s.statefulset.name"] = owner.Name
 	case "DaemonSet":

@@ -8,36 +8,32 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
-func testConfig() Config {
-	return Config{
-		Image:           "ghcr.io/spile-dev/spile-sidecar:0.1.0",
-		ImagePullPolicy: corev1.PullIfNotPresent,
-		Resources: corev1.ResourceRequirements{
-			Requests: corev1.ResourceList{"cpu": resource.MustParse("10m"), "memory": resource.MustParse("32Mi")},
-			Limits:   corev1.ResourceList{"memory": resource.MustParse("64Mi")},
-		},
-		Env: []EnvVar{
-			{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://$(SPILE_HOST_IP):4318"},
-			{"OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"},
-			{"OTEL_LOG_LEVEL", "info"},
-		},
-		ResourceAttributes: map[string]string{"k8s.cluster.name": "test"},
-		Version:            "0.1.0",
+// testConfig is what testdata/sidecar.yaml says.
+var testConfig = sync.OnceValue(func() Config {
+	data, err := os.ReadFile("testdata/sidecar.yaml")
+	if err != nil {
+		panic(err)
 	}
-}
+	c, err := ParseConfig(data)
+	if err != nil {
+		panic(err)
+	}
+	c.Version = "0.1.0"
+	return c
+})
 
-// Each testdata/inject/*.in.yaml is a Namespace and a Pod; the golden file is
+// Each testdata/inject/*.in.yaml is a Namespace, what limits it, and a Pod; the golden file is
 // the pod as it is created, with the decision above it. The second round must
 // find nothing to do.
 func TestInjectGolden(t *testing.T) {
@@ -48,9 +44,9 @@ func TestInjectGolden(t *testing.T) {
 	for _, input := range inputs {
 		name := strings.TrimSuffix(filepath.Base(input), ".in.yaml")
 		t.Run(name, func(t *testing.T) {
-			ns, raw := readCase(t, input)
-			d, once := inject(t, raw, ns)
-			if again, twice := inject(t, once, ns); !bytes.Equal(once, twice) {
+			p, raw := readCase(t, input)
+			d, once := inject(t, raw, p)
+			if again, twice := inject(t, once, p); !bytes.Equal(once, twice) {
 				t.Errorf("second round (reason %q) changes the pod: %s", again.Reason, cmp.Diff(string(once), string(twice)))
 			}
 			compareGolden(t, strings.TrimSuffix(input, ".in.yaml")+".golden.yaml", render(t, d, once))
@@ -58,31 +54,40 @@ func TestInjectGolden(t *testing.T) {
 	}
 }
 
-func readCase(t *testing.T, path string) (*corev1.Namespace, []byte) {
+// readCase reads a Namespace, what else is in it and, last, a Pod.
+func readCase(t *testing.T, path string) (Place, []byte) {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	docs := bytes.SplitN(data, []byte("\n---\n"), 2)
-	if len(docs) != 2 {
-		t.Fatalf("%s: want a Namespace and a Pod", path)
+	p := Place{Namespace: &corev1.Namespace{}}
+	docs := bytes.Split(data, []byte("\n---\n"))
+	for _, doc := range docs[:len(docs)-1] {
+		var v any = p.Namespace
+		switch {
+		case bytes.Contains(doc, []byte("kind: LimitRange")):
+			p.LimitRanges = append(p.LimitRanges, corev1.LimitRange{})
+			v = &p.LimitRanges[len(p.LimitRanges)-1]
+		case bytes.Contains(doc, []byte("kind: ResourceQuota")):
+			p.ResourceQuotas = append(p.ResourceQuotas, corev1.ResourceQuota{})
+			v = &p.ResourceQuotas[len(p.ResourceQuotas)-1]
+		}
+		if err := yaml.UnmarshalStrict(doc, v); err != nil {
+			t.Fatal(err)
+		}
 	}
-	ns := &corev1.Namespace{}
-	if err := yaml.UnmarshalStrict(docs[0], ns); err != nil {
-		t.Fatal(err)
-	}
-	raw, err := yaml.YAMLToJSON(docs[1])
+	raw, err := yaml.YAMLToJSON(docs[len(docs)-1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ns, raw
+	return p, raw
 }
 
 // inject returns the patched pod in canonical form.
-func inject(t *testing.T, raw []byte, ns *corev1.Namespace) (Decision, []byte) {
+func inject(t *testing.T, raw []byte, p Place) (Decision, []byte) {
 	t.Helper()
-	d, ops, err := Inject(raw, ns, testConfig())
+	d, ops, err := Inject(raw, p, testConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,8 +181,21 @@ func TestEveryReasonHasAGoldenCase(t *testing.T) {
 		seen[Reason(strings.TrimPrefix(first, "# "))] = true
 	}
 	for _, r := range Reasons() {
+		if r == ReasonNoNativeSidecars {
+			continue // the version is no document: see TestOldKubernetes
+		}
 		if !seen[r] {
 			t.Errorf("no golden case ends with reason %q", r)
+		}
+	}
+}
+
+func TestOldKubernetes(t *testing.T) {
+	p, raw := readCase(t, "testdata/inject/job.in.yaml")
+	for minor, want := range map[int]Reason{0: Injected, 28: ReasonNoNativeSidecars, 29: Injected, 37: Injected} {
+		p.Minor = minor
+		if d, _ := inject(t, raw, p); d.Reason != want {
+			t.Errorf("Kubernetes 1.%d: reason %q, want %q", minor, d.Reason, want)
 		}
 	}
 }
@@ -190,7 +208,7 @@ func TestInjectRefusesWhatIsNoPod(t *testing.T) {
 		``, `[]`, `"pod"`, `{`, `{"metadata":{"annotations":[]}}`, `{"spec":{"containers":{}}}`,
 		`{"metadata":{}}`, `{"spec":{}}`, `{"metadata":null,"spec":{}}`,
 	} {
-		if _, ops, err := Inject([]byte(raw), ns, testConfig()); err == nil {
+		if _, ops, err := Inject([]byte(raw), Place{Namespace: ns}, testConfig()); err == nil {
 			t.Errorf("Inject(%s) = %v, want an error", raw, ops)
 		}
 	}
@@ -211,7 +229,7 @@ func TestStatusDoesNotExceedAnnotationLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, ops, err := Inject(raw, ns, testConfig())
+	_, ops, err := Inject(raw, Place{Namespace: ns}, testConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +251,7 @@ func BenchmarkInject(b *testing.B) {
 	c := testConfig()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := Inject(raw, ns, c); err != nil {
+		if _, _, err := Inject(raw, Place{Namespace: ns}, c); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,7 +1,7 @@
 package webhook
 
 // Reason says in one word why a pod was not injected. The word is the same as
-// log key, metric label and in the status annotation.
+// log key, metric label, event message and in the status annotation.
 type Reason string
 
 // The reasons, in the order in which they are looked for.
@@ -28,6 +28,9 @@ const (
 	ReasonNameConflict Reason = "name_conflict"
 	// ReasonWindows: there is no Linux network namespace to tap.
 	ReasonWindows Reason = "windows"
+	// ReasonNoNativeSidecars: before Kubernetes 1.29 the sidecar would be an init
+	// container that never ends, and the pod would never start.
+	ReasonNoNativeSidecars Reason = "no_native_sidecars"
 	// ReasonHostNetwork: the sidecar would capture the whole node.
 	ReasonHostNetwork Reason = "host_network"
 	// ReasonHostUsers: with hostUsers false, capabilities do not reach the
@@ -37,6 +40,10 @@ const (
 	ReasonPodSecurity Reason = "pod_security"
 	// ReasonPodResources: the pod's own resources leave no room for the sidecar's.
 	ReasonPodResources Reason = "pod_resources"
+	// ReasonLimitRange: a LimitRange of the namespace would reject the pod.
+	ReasonLimitRange Reason = "limit_range"
+	// ReasonResourceQuota: a ResourceQuota of the namespace would reject the pod.
+	ReasonResourceQuota Reason = "resource_quota"
 )
 
 // Reasons lists every reason, so that metrics can start at zero and
@@ -44,7 +51,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonSystemNamespace, ReasonMirrorPod, ReasonNotEnabled, ReasonDisabled, ReasonInvalidAnnotation,
-		ReasonAlreadyInjected, ReasonNameConflict, ReasonWindows, ReasonHostNetwork, ReasonHostUsers,
-		ReasonPodSecurity, ReasonPodResources,
+		ReasonAlreadyInjected, ReasonNameConflict, ReasonWindows, ReasonNoNativeSidecars, ReasonHostNetwork,
+		ReasonHostUsers, ReasonPodSecurity, ReasonPodResources, ReasonLimitRange, ReasonResourceQuota,
 	}
 }

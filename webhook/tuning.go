@@ -56,7 +56,7 @@ type settings []EnvVar
 func tune(pod, ns map[string]string) (s settings, warnings []string) {
 	warnings = append(unknown(pod, "pod"), unknown(ns, "namespace")...)
 	for _, t := range tunings {
-		key := annotationPrefix + t.name
+		key := AnnotationPrefix + t.name
 		for _, from := range []struct {
 			where       string
 			annotations map[string]string
@@ -81,7 +81,7 @@ func tune(pod, ns map[string]string) (s settings, warnings []string) {
 // unknown warns of annotations that look like ours, most likely a typing error.
 func unknown(annotations map[string]string, where string) (warnings []string) {
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		name, ours := strings.CutPrefix(key, annotationPrefix)
+		name, ours := strings.CutPrefix(key, AnnotationPrefix)
 		if !ours || key == AnnotationInject || key == AnnotationStatus ||
 			slices.ContainsFunc(tunings, func(t tuning) bool { return t.name == name }) {
 			continue

@@ -59,7 +59,7 @@ func TestTuningValues(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.annotation+"="+tt.value[:min(len(tt.value), 20)], func(t *testing.T) {
-			s, warnings := tune(map[string]string{annotationPrefix + tt.annotation: tt.value}, nil)
+			s, warnings := tune(map[string]string{AnnotationPrefix + tt.annotation: tt.value}, nil)
 			got := ""
 			if len(s) > 0 {
 				got = s[len(s)-1].Value
@@ -93,11 +93,11 @@ func sidecarAccepts(env []EnvVar) error {
 func TestWarningsAreBounded(t *testing.T) {
 	annotations := map[string]string{}
 	for _, c := range "abcdefghijklmnopqrstuvwxyz" {
-		annotations[annotationPrefix+strings.Repeat(string(c), 60)] = strings.Repeat("x", 1000)
+		annotations[AnnotationPrefix+strings.Repeat(string(c), 60)] = strings.Repeat("x", 1000)
 		annotations[attributePrefix+strings.Repeat(string(c), 60)] = strings.Repeat("x", 1000)
 	}
 	for _, tn := range tunings {
-		annotations[annotationPrefix+tn.name] = strings.Repeat("\x00", 1000)
+		annotations[AnnotationPrefix+tn.name] = strings.Repeat("\x00", 1000)
 	}
 	_, warnings := tune(annotations, annotations)
 	_, more := annotated(annotations)

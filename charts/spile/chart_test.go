@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
@@ -164,6 +166,8 @@ func TestWrongValues(t *testing.T) {
 		{"env without value", []string{endpoint, "sidecar.env[0].name=A"}, "/sidecar/env/0"},
 		{"gpu", []string{endpoint, "sidecar.resources.limits.gpu=1"}, "'gpu' not allowed"},
 		{"replicas", []string{endpoint, "replicaCount=two"}, "/replicaCount"},
+		{"interval of audits", []string{endpoint, "audit.interval=20"}, "/audit/interval"},
+		{"guard", []string{endpoint, "guard.enabled=yes please"}, "/guard/enabled"},
 		{"port of metrics", []string{endpoint, "webhook.port=8080"}, "/webhook/port"},
 	}
 	for _, tt := range tests {
@@ -237,6 +241,74 @@ func TestSidecarConfiguration(t *testing.T) {
 	}
 }
 
+func TestDefaultSidecarIsThatOfTheCommandLine(t *testing.T) {
+	data := find[corev1.ConfigMap](t, render(t), "ConfigMap").Data["sidecar.yaml"]
+	got, err := webhook.ParseConfig([]byte(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(webhook.DefaultConfig(got.Image, "http://tempo.monitoring:4318"), got); diff != "" {
+		t.Errorf("sidecar (-command line +chart):\n%s", diff)
+	}
+}
+
+// The permissions are what the webhook needs for what is enabled, by group,
+// resource and verb.
+func TestPermissions(t *testing.T) {
+	base := []string{
+		"/limitranges get list watch", "/namespaces get list watch", "/resourcequotas get list watch",
+		"admissionregistration.k8s.io/mutatingwebhookconfigurations[spile-webhook] get list watch patch",
+	}
+	audit := []string{"/pods get list watch", "apps/replicasets get", "events.k8s.io/events create patch"}
+	tests := []struct {
+		name string
+		set  []string
+		want []string
+	}{
+		{"default", nil, append(slices.Clone(base), audit...)},
+		{"no audit", []string{"audit.enabled=false", "audit.restart.enabled=true"}, base},
+		{"restarts", []string{"audit.restart.enabled=true"}, slices.Concat(base, audit, []string{"/pods/eviction create"})},
+		{"cert-manager", []string{"certManager.enabled=true", "audit.enabled=false"}, base[:3]},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []string
+			for _, rule := range find[rbacv1.ClusterRole](t, render(t, tt.set...), "ClusterRole").Rules {
+				for _, resource := range rule.Resources {
+					if len(rule.ResourceNames) > 0 {
+						resource += fmt.Sprint(rule.ResourceNames)
+					}
+					got = append(got, fmt.Sprintf("%s/%s %s", rule.APIGroups[0], resource, strings.Join(rule.Verbs, " ")))
+				}
+			}
+			slices.Sort(got)
+			slices.Sort(tt.want)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("permissions (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Every variable that the webhook can set passes the guard.
+func TestGuardKnowsTheEnvironment(t *testing.T) {
+	policy := find[admissionregistrationv1.ValidatingAdmissionPolicy](t, render(t, "guard.enabled=true"), "ValidatingAdmissionPolicy")
+	i := slices.IndexFunc(policy.Spec.Validations, func(v admissionregistrationv1.Validation) bool {
+		return strings.Contains(v.Message, "environment")
+	})
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Ports: []corev1.ContainerPort{{ContainerPort: 80}}}}}}
+	pod.Annotations = map[string]string{
+		"spile.dev/inject": "enabled", "spile.dev/sample-ratio": "1", "spile.dev/log-level": "info", "spile.dev/routes": "/a",
+		"spile.dev/capture-headers": "a", "spile.dev/exclude-ports": "1", "spile.dev/exclude-paths": "/a",
+	}
+	d := webhook.Decide(pod, webhook.Place{Namespace: &corev1.Namespace{}}, webhook.DefaultConfig("x", "http://tempo.monitoring:4318"))
+	for _, e := range d.Sidecar.Container.Env {
+		if !strings.Contains(policy.Spec.Validations[i].Expression, strconv.Quote(e.Name)) {
+			t.Errorf("the guard does not know %s", e.Name)
+		}
+	}
+}
+
 func TestChangeOfSidecarRestartsTheWebhook(t *testing.T) {
 	checksum := func(set ...string) string {
 		return find[appsv1.Deployment](t, render(t, set...), "Deployment").Spec.Template.Annotations["checksum/sidecar"]
@@ -253,7 +325,9 @@ func TestVariants(t *testing.T) {
 		set           []string
 		added, absent []string
 	}{
-		{"cert-manager", []string{"certManager.enabled=true"}, []string{"Certificate", "Issuer"}, []string{"Role", "RoleBinding", "Secret"}},
+		{"cert-manager", []string{"certManager.enabled=true"}, []string{"Certificate", "Issuer"}, []string{"Secret"}},
+		{"cert-manager without audit", []string{"certManager.enabled=true", "audit.enabled=false"}, nil, []string{"Role", "RoleBinding", "Secret", "Lease"}},
+		{"guard", []string{"guard.enabled=true"}, []string{"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}, nil},
 		{"cert-manager with an issuer", []string{"certManager.enabled=true", "certManager.issuerRef.name=corp"}, []string{"Certificate"}, []string{"Issuer", "Secret"}},
 		{"one replica", []string{"replicaCount=1"}, nil, []string{"PodDisruptionBudget"}},
 		{"no network policy", []string{"networkPolicy.enabled=false"}, nil, []string{"NetworkPolicy"}},

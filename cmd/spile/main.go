@@ -43,6 +43,8 @@ func commands() []command {
 	return []command{
 		{"tap", "show live traffic of this or another network namespace", runTap},
 		{"read", "show the traffic in capture files (pcap, pcapng)", runRead},
+		{"inject", "add the sidecar to the pods in a Kubernetes manifest", runInject},
+		{"check", "say what will and won't work in a Kubernetes cluster, and why", runCheck},
 		{"demo", "run a small shop in network namespaces and watch it", runDemo},
 		{"version", "print the version", runVersion},
 		{demo.PodCommand, "", runPod},

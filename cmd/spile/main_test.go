@@ -66,7 +66,7 @@ func TestCommandLine(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"frobnicate", 2, `spile: unknown command "frobnicate" (want tap, read, demo, version or help)`},
+		{"frobnicate", 2, `spile: unknown command "frobnicate" (want tap, read, inject, check, demo, version or help)`},
 		{"version now", 2, `spile version: unexpected argument "now" (want flags only)`},
 		{"version --short", 2, "spile version: unknown flag --short (want none)"},
 		{"read", 2, `spile read: no file given (want pcap or pcapng files, or "-" for standard input)`},

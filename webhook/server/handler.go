@@ -14,7 +14,6 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/spile-dev/spile/webhook"
 )
@@ -28,21 +27,21 @@ const (
 	maxConcurrent = 16
 )
 
-// namespaceReader returns a namespace by name, its labels and annotations at least.
-type namespaceReader func(ctx context.Context, name string) (*corev1.Namespace, error)
+// placeReader returns what is to know of a namespace, by name.
+type placeReader func(ctx context.Context, namespace string) (webhook.Place, error)
 
 // handler answers admission reviews of pods. Whatever goes wrong, the pod is
 // allowed as it is, with a warning: a pod must not depend on being observed.
 type handler struct {
-	config     webhook.Config
-	namespaces namespaceReader
-	metrics    *metrics
-	log        *slog.Logger
-	slots      chan struct{}
+	config  webhook.Config
+	place   placeReader
+	metrics *metrics
+	log     *slog.Logger
+	slots   chan struct{}
 }
 
-func newHandler(c webhook.Config, namespaces namespaceReader, m *metrics, log *slog.Logger) *handler {
-	return &handler{config: c, namespaces: namespaces, metrics: m, log: log, slots: make(chan struct{}, maxConcurrent)}
+func newHandler(c webhook.Config, place placeReader, m *metrics, log *slog.Logger) *handler {
+	return &handler{config: c, place: place, metrics: m, log: log, slots: make(chan struct{}, maxConcurrent)}
 }
 
 // ServeHTTP answers an AdmissionReview (admission.k8s.io/v1) with another. To
@@ -113,11 +112,11 @@ func (h *handler) decide(ctx context.Context, req *admissionv1.AdmissionRequest)
 	}
 	log := h.log.With("namespace", req.Namespace, "uid", req.UID, "dry_run", req.DryRun != nil && *req.DryRun)
 
-	ns, err := h.namespaces(ctx, req.Namespace)
+	place, err := h.place(ctx, req.Namespace)
 	if err != nil {
 		return h.failed(req, log, reasonNamespace, err)
 	}
-	d, ops, err := webhook.Inject(req.Object.Raw, ns, h.config)
+	d, ops, err := webhook.Inject(req.Object.Raw, place, h.config)
 	if err != nil {
 		return h.failed(req, log, reasonPod, err)
 	}

@@ -23,16 +23,16 @@ import (
 
 const testPod = `{"metadata":{"generateName":"cart-"},"spec":{"containers":[{"name":"cart","image":"cart:1"}]}}`
 
-func testNamespaces(_ context.Context, name string) (*corev1.Namespace, error) {
+func testPlaces(_ context.Context, name string) (webhook.Place, error) {
 	switch name {
 	case "missing":
-		return nil, errors.New("namespaces \"missing\" not found")
+		return webhook.Place{}, errors.New("namespaces \"missing\" not found")
 	case "panic":
 		panic("namespace panic")
 	}
-	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+	return webhook.Place{Namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Annotations: map[string]string{webhook.AnnotationInject: name},
-	}}, nil
+	}}}, nil
 }
 
 func testHandler(t testing.TB) *handler {
@@ -41,7 +41,7 @@ func testHandler(t testing.TB) *handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newHandler(webhook.Config{Image: "sidecar:1", Version: "test"}, testNamespaces, m, slog.New(slog.DiscardHandler))
+	return newHandler(webhook.Config{Image: "sidecar:1", Version: "test"}, testPlaces, m, slog.New(slog.DiscardHandler))
 }
 
 func testReview(namespace, pod string) admissionv1.AdmissionReview {

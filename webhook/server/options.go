@@ -38,6 +38,14 @@ type Options struct {
 	// asked for, until the API server has learnt of it.
 	DrainDelay Duration `json:"drainDelay"`
 
+	// AuditInterval is the time between two audits of what became of pods; 0
+	// audits none. The replica that holds Lease, in Namespace, audits.
+	AuditInterval Duration `json:"auditInterval"`
+	Lease         string   `json:"lease"`
+	// RestartInterval is the least time between two evictions of pods that run
+	// without the sidecar they ask for; 0 evicts none.
+	RestartInterval Duration `json:"restartInterval"`
+
 	// Sidecar to inject.
 	Sidecar webhook.Config `json:"sidecar"`
 }
@@ -69,6 +77,17 @@ func (o Options) Validate() error {
 		if o.CAValidity < 3*o.CertValidity {
 			fault("ca-validity: %s is less than three times cert-validity, %s", time.Duration(o.CAValidity), time.Duration(o.CertValidity))
 		}
+	}
+	const often = time.Second
+	for name, d := range map[string]Duration{"audit-interval": o.AuditInterval, "restart-interval": o.RestartInterval} {
+		if d != 0 && time.Duration(d) < often {
+			fault("%s: %s is less than %s (0 is off)", name, time.Duration(d), often)
+		}
+	}
+	if o.AuditInterval != 0 {
+		required = append(required, [2]string{"lease", o.Lease})
+	} else if o.RestartInterval != 0 {
+		fault("restart-interval: is set though audit-interval is 0")
 	}
 	for _, r := range required {
 		if r[1] == "" {

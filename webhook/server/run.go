@@ -10,12 +10,11 @@ import (
 	"github.com/go-logr/logr"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,6 +31,7 @@ import (
 func Run(ctx context.Context, cluster *rest.Config, o Options, log *slog.Logger) error {
 	logger := logr.FromSlogHandler(log.Handler())
 	ctrl.SetLogger(logger)
+	klog.SetLogger(logger)
 	mgr, err := ctrl.NewManager(cluster, manager.Options{
 		Scheme:                 clientgoscheme.Scheme,
 		Logger:                 logger,
@@ -46,7 +46,11 @@ func Run(ctx context.Context, cluster *rest.Config, o Options, log *slog.Logger)
 	if err != nil {
 		return err
 	}
-	namespaces, err := setupNamespaces(ctx, mgr)
+	minor, err := minorVersion(cluster)
+	if err != nil {
+		return err
+	}
+	places, err := newPlaces(ctx, mgr, minor)
 	if err != nil {
 		return err
 	}
@@ -56,14 +60,22 @@ func Run(ctx context.Context, cluster *rest.Config, o Options, log *slog.Logger)
 	}
 	config := o.Sidecar
 	config.ExcludedNamespaces = slices.Concat(config.ExcludedNamespaces, []string{o.Namespace})
-	server := newTLSServer(o.Listen, o.dnsNames()[0], certificates, newHandler(config, namespaces, m, log), log)
+	server := newTLSServer(o.Listen, o.dnsNames()[0], certificates, newHandler(config, places.at, m, log), log)
 	if err := mgr.Add(server); err != nil {
 		return fmt.Errorf("adding server: %w", err)
+	}
+	if o.AuditInterval != 0 {
+		if err := setupAudit(mgr, o, config, places, log); err != nil {
+			return err
+		}
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("adding liveness: %w", err)
 	}
 	if err := mgr.AddReadyzCheck("tls", server.ready); err != nil {
+		return fmt.Errorf("adding readiness: %w", err)
+	}
+	if err := mgr.AddReadyzCheck("places", places.ready); err != nil {
 		return fmt.Errorf("adding readiness: %w", err)
 	}
 
@@ -80,13 +92,14 @@ func Run(ctx context.Context, cluster *rest.Config, o Options, log *slog.Logger)
 	return mgr.Start(running)
 }
 
-// watched restricts the cache to what the permissions allow: two objects by
-// name, and all namespaces.
+// watched restricts the cache to what the permissions allow and is used: two
+// objects by name, all namespaces and their limits, little of pods.
 func watched(o Options) cache.Options {
 	named := func(name string) fields.Selector { return fields.OneTermEqualSelector("metadata.name", name) }
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
+			emptyPod():       {Transform: trimPod},
 			&corev1.Secret{}: {Namespaces: map[string]cache.Config{o.Namespace: {FieldSelector: named(o.Secret)}}},
 			&admissionregistrationv1.MutatingWebhookConfiguration{}: {Field: named(o.WebhookConfiguration)},
 		},
@@ -114,31 +127,4 @@ func setupCertificates(mgr manager.Manager, o Options, log *slog.Logger) (certif
 		return nil, fmt.Errorf("watching certificates: %w", err)
 	}
 	return keeper, nil
-}
-
-// setupNamespaces watches the metadata of all namespaces. A namespace that the
-// watch does not know yet, having been created this moment, is asked for.
-func setupNamespaces(ctx context.Context, mgr manager.Manager) (namespaceReader, error) {
-	empty := func() *metav1.PartialObjectMetadata {
-		m := &metav1.PartialObjectMetadata{}
-		m.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
-		return m
-	}
-	if _, err := mgr.GetCache().GetInformer(ctx, empty(), cache.BlockUntilSynced(false)); err != nil {
-		return nil, fmt.Errorf("watching namespaces: %w", err)
-	}
-	return func(ctx context.Context, name string) (*corev1.Namespace, error) {
-		m, key := empty(), types.NamespacedName{Name: name}
-		err := mgr.GetCache().Get(ctx, key, m)
-		if apierrors.IsNotFound(err) {
-			m = empty()
-			ctx, cancel := context.WithTimeout(ctx, time.Second)
-			defer cancel()
-			err = mgr.GetAPIReader().Get(ctx, key, m)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading namespace %s: %w", name, err)
-		}
-		return &corev1.Namespace{ObjectMeta: m.ObjectMeta}, nil
-	}, nil
 }

@@ -46,8 +46,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end -}}
 {{- end -}}
 
-{{/* What the webhook adds to pods: the file it reads. */}}
-{{- define "spile.sidecar" -}}
+{{/* Environment of every sidecar, as JSON. */}}
+{{- define "spile.env" -}}
 {{- $endpoint := .Values.otlp.endpoint | required "otlp.endpoint is required: the URL of an OTLP receiver, such as http://tempo.monitoring:4318" -}}
 {{- $env := dict
   "OTEL_EXPORTER_OTLP_ENDPOINT" $endpoint
@@ -60,6 +60,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- with $headers }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_HEADERS" (join "," .) }}{{ end -}}
 {{- range .Values.sidecar.env }}{{ $_ := set $env .name .value }}{{ end -}}
+{{- toJson $env -}}
+{{- end -}}
+
+{{/* What the webhook adds to pods: the file it reads. */}}
+{{- define "spile.sidecar" -}}
+{{- $env := include "spile.env" . | fromJson -}}
 image: {{ include "spile.image" (list .Values.sidecar.image .) | quote }}
 imagePullPolicy: {{ .Values.sidecar.image.pullPolicy }}
 resources: {{ toJson .Values.sidecar.resources }}
