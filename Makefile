@@ -119,6 +119,10 @@ chart-test: $(HELM) ## Lint the chart and test what it renders
 	$(HELM) lint --strict charts/spile --set otlp.endpoint=http://collector:4318
 	PATH=$(TOOLS)/bin:$$PATH REQUIRE_HELM=1 $(GO) test -json -count=1 ./charts/... | $(tally) -save $(RESULTS)/chart.json
 
+.PHONY: footprint
+footprint: image ## Report the sidecar's size, memory at rest and time to attach (root)
+	$(GO) run ./test/bench -footprint
+
 .PHONY: bench
 bench: image ## Measure what watching costs an application (root; BENCHFLAGS=-help lists what can be chosen)
 	$(GO) build -trimpath -o $(BIN)/bench ./test/bench
