@@ -183,3 +183,8 @@ $(TOOLS)/%:
 	@mkdir -p $(TOOLS)
 	$(GO) mod download $(module)
 	$(GO) build -C $$($(GO) env GOMODCACHE)/$(module) -mod=readonly -trimpath -ldflags '-s -w' -o $@ $(or $(package.$(tool)),./cmd/$(tool))
+
+.PHONY: chaos
+chaos: IMAGE_TAG := e2e
+chaos: image ## Create 10,000 pods while the webhook is killed, hangs and changes (CHAOS_CREATIONS)
+	E2E_TAG=e2e $(GO) test -v -tags e2e,chaos -count=1 -timeout 20m -run TestChaos ./test/e2e

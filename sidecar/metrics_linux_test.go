@@ -146,7 +146,7 @@ func TestPrometheus(t *testing.T) {
 		secretly(t, c, "http://"+serverIP+":8080/ok")
 	}
 	var page string
-	for range 20 {
+	for range 100 {
 		resp, err := c.Get("http://" + serverIP + ":9464/metrics")
 		if err != nil {
 			t.Fatal(err)
@@ -156,7 +156,8 @@ func TestPrometheus(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if page = string(b); strings.Contains(page, `http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",url_scheme="http",network_protocol_version="1.1"} 5`) {
+		if page = string(b); strings.Contains(page, `http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",url_scheme="http",network_protocol_version="1.1"} 5`) &&
+			strings.Contains(page, "spile_spans_seen_total 5\n") {
 			break
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -45,7 +45,9 @@ func BenchmarkPipeline(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer l.Close()
-		go http.Serve(l, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+		go func() {
+			_ = http.Serve(l, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+		}()
 		env["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://" + l.Addr().String()
 		to, err := export.ConfigFromEnv(getenv)
 		if err != nil {

@@ -75,8 +75,10 @@ func TestCheck(t *testing.T) {
 		{"all is well", func(map[string]string) {}, 0, []string{
 			"ok       version      Kubernetes v1.33.1", "1 with kernel 6.12: eBPF filter", "1 authorities are trusted", "2 ready pods", "shop: pods are injected", "shop: 1 pods have the sidecar",
 		}},
-		{"old cluster", func(a map[string]string) { a["GET /version"] = `{"minor":"28","gitVersion":"v1.28.0"}` }, 1,
-			[]string{"error    version      Kubernetes v1.28.0 has no native sidecars, which need 1.29; upgrade the cluster"}},
+		{
+			"old cluster", func(a map[string]string) { a["GET /version"] = `{"minor":"28","gitVersion":"v1.28.0"}` }, 1,
+			[]string{"error    version      Kubernetes v1.28.0 has no native sidecars, which need 1.29; upgrade the cluster"},
+		},
 		{"nodes", func(a map[string]string) {
 			a["GET /api/v1/nodes"] = `{"items":[{"metadata":{"name":"old"},"status":{"nodeInfo":{"kernelVersion":"4.18.0-553.el8"}}},
 				{"metadata":{"name":"win"},"status":{"nodeInfo":{"operatingSystem":"windows"}}},{"metadata":{"name":"ibm"},"status":{"nodeInfo":{"kernelVersion":"6.1","architecture":"s390x"}}}]}`
@@ -99,8 +101,10 @@ func TestCheck(t *testing.T) {
 				{"metadata":{"name":"y","namespace":"shop"},"spec":{"initContainers":[{"name":"spile-sidecar"}]},"status":{"initContainerStatuses":[
 				{"name":"spile-sidecar","image":"i:1","state":{"waiting":{"reason":"ImagePullBackOff"}}}]}}`)
 		}, 1, []string{"warning  pods         shop: 1 pods run without the sidecar", "error    pods         shop: the sidecar of pod y does not start: ImagePullBackOff ; let the nodes pull i:1"}},
-		{"may not look", func(a map[string]string) { delete(a, "GET /api/v1/nodes"); delete(a, pathPods) }, 0,
-			[]string{"warning  nodes        nodes cannot be looked at: forbidden (403); check again as somebody who may", "warning  pods         pods of shop"}},
+		{
+			"may not look", func(a map[string]string) { delete(a, "GET /api/v1/nodes"); delete(a, pathPods) }, 0,
+			[]string{"warning  nodes        nodes cannot be looked at: forbidden (403); check again as somebody who may", "warning  pods         pods of shop"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := answers(t)

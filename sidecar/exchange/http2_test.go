@@ -85,7 +85,8 @@ func h2conversation() ([]step, []string) {
 	grpc := []string{"content-type", "application/grpc", "te", "trailers"}
 	steps := []step{
 		sv.settings(), // before the preface, as some servers do
-		{0, preface, sends}, cl.settings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 8192}), sv.settings(),
+		{0, preface, sends},
+		cl.settings(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 8192}), sv.settings(),
 		cl.headers(1, true, h2get("/a")...),
 		sv.headers(1, false, ":status", "200", "content-type", "text/plain"), sv.data(1, false, "hel"), sv.data(1, true, "lo"),
 		// Two streams that are interleaved; a gRPC call with trailers.
@@ -302,7 +303,8 @@ func TestUpgradeToHTTP2(t *testing.T) {
 		steps := []step{
 			c("GET /first HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"),
 			s("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + settings.data),
-			{0, preface, sends}, cl.settings(),
+			{0, preface, sends},
+			cl.settings(),
 			sv.headers(1, false, ":status", "200"), sv.data(1, true, "one"),
 			cl.headers(3, true, h2get("/second")...), sv.headers(3, true, ":status", "204"),
 			cFIN, sFIN,

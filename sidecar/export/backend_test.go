@@ -348,11 +348,15 @@ func TestWrongProtocol(t *testing.T) {
 		t.Run(tt.protocol, func(t *testing.T) {
 			p := newPipeline(t, Options{DialContext: tt.dial}, "OTEL_EXPORTER_OTLP_PROTOCOL="+tt.protocol, "OTEL_EXPORTER_OTLP_ENDPOINT="+tt.endpoint)
 			p.emit(1)
+			told := func() bool { return strings.Contains(strings.Join(p.log.lines(), "\n"), tt.want) }
+			for end := time.Now().Add(20 * time.Second); !told() && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond)
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
 			_ = p.Shutdown(ctx) // cannot
-			if log := strings.Join(p.log.lines(), "\n"); !strings.Contains(log, tt.want) {
-				t.Errorf("log:\n%s\nlacks %s", log, tt.want)
+			if !told() {
+				t.Errorf("log:\n%s\nlacks %s", strings.Join(p.log.lines(), "\n"), tt.want)
 			}
 		})
 	}

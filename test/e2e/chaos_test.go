@@ -63,9 +63,11 @@ func TestChaos(t *testing.T) {
 		return r
 	}
 	phase("no webhook", 10, few, nil)
-	install := []string{"upgrade", "--install", "spile", "../../charts/spile", "-n", release, "--create-namespace",
+	install := []string{
+		"upgrade", "--install", "spile", "../../charts/spile", "-n", release, "--create-namespace",
 		"--set", "otlp.endpoint=http://collector:4318", "--set", "image.tag=" + env("E2E_TAG", "e2e"), "--set", "sidecar.image.tag=" + env("E2E_TAG", "e2e"),
-		"--wait", "--timeout", "180s"}
+		"--wait", "--timeout", "180s",
+	}
 	must(t, "", "helm", install...)
 	(cluster{values: map[string]any{"AppImage": "app:1"}}).awaitInjection(t, chaos)
 	if r := phase("healthy", 20, few, nil); r.injected != len(r.took) {

@@ -7,8 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/spile-dev/spile/sidecar/export"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/spile-dev/spile/sidecar/export"
 )
 
 // Forwarder sends spans on to the backend that the environment names. A nil

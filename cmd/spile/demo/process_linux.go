@@ -10,8 +10,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spile-dev/spile/internal/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/spile-dev/spile/internal/netns"
 )
 
 // command is what a process runs.

@@ -3,10 +3,11 @@ package row
 import (
 	"io"
 
+	"go.opentelemetry.io/collector/pdata/ptrace"
+
 	"github.com/spile-dev/spile/cmd/spile/tty"
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/span"
-	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
 // otlpWriter writes each exchange as a TracesData message in OTLP's JSON

@@ -7,10 +7,11 @@ import (
 	"io"
 	"strings"
 
+	"go.opentelemetry.io/collector/pdata/pcommon"
+
 	"github.com/spile-dev/spile/cmd/spile/tty"
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/span"
-	"go.opentelemetry.io/collector/pdata/pcommon"
 )
 
 // Formats that New accepts.

@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/collector/pdata/ptrace"
+
 	"github.com/spile-dev/spile/cmd/spile/tty"
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/span"
-	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")

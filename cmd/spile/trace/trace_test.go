@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/spile-dev/spile/cmd/spile/tty"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/ptrace"
+
+	"github.com/spile-dev/spile/cmd/spile/tty"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
