@@ -73,6 +73,7 @@ TESTFLAGS ?=
 .PHONY: test
 test: ## Run unit, golden and fuzz-seed tests, as root those of BPF too (TESTFLAGS)
 	@[ -n "$(ROOT)" ] || echo "test: not root, so tests that load BPF programs or make network namespaces are skipped"
+	@PATH=$(TOOLS)/bin:$$PATH command -v helm >/dev/null || echo "test: no helm, so the chart's tests are skipped; make chart-test builds one and runs them"
 	PATH=$(TOOLS)/bin:$$PATH $(GO) test -json -timeout 5m $(TESTFLAGS) ./... | $(tally) -save $(RESULTS)/unit.json
 
 # The packages with goroutines. Package sidecar is not among them: only a program

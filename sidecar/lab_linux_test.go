@@ -233,7 +233,7 @@ func listen(t *testing.T, ns *netns.NS, addr string) net.Listener {
 	return l
 }
 
-// serve answers /status/N with N, /bytes with 20 MB, anything else with 200.
+// serve answers /status/N with N, /bytes with 4 MB in chunks, with 20 MB if its query asks for a length, anything else with 200.
 func serve(t *testing.T, ns *netns.NS) {
 	t.Helper()
 	big := make([]byte, 20_000_000)
@@ -247,8 +247,15 @@ func serve(t *testing.T, ns *netns.NS) {
 	mux.HandleFunc("/bytes", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("length") {
 			w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+			_, _ = io.Copy(w, slowStart(big))
+			return
 		}
-		_, _ = io.Copy(w, slowStart(big))
+		// What frames chunks has to be captured, so these come no faster than the
+		// sidecar reads them on a busy machine.
+		for piece := range slices.Chunk(big[:4<<20], 128<<10) {
+			_, _ = w.Write(piece)
+			time.Sleep(10 * time.Millisecond)
+		}
 	})
 	server := &http.Server{Handler: mux}
 	l := listen(t, ns, ":8080")

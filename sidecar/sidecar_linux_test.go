@@ -101,15 +101,11 @@ func TestBodies(t *testing.T) {
 	}
 	accounts := s.stop(t)
 	exchanges, packets := accounts["exchanges"].(map[string]any), accounts["packets"].(map[string]any)
-	// On a machine that is busy with other things the sidecar may come too late for
-	// one; that is counted then.
-	complete, _ := exchanges["complete"].(float64)
-	gap, _ := exchanges["dropped_gap"].(float64)
-	if complete+gap != 9 || complete < 5 {
+	if exchanges["complete"] != 9.0 {
 		t.Errorf("9 exchanges made, reported %v", exchanges)
 	}
-	if omitted, _ := packets["omitted_bytes"].(float64); omitted < 60_000_000 {
-		t.Errorf("of 180 MB of bodies %.0f MB were left out: %v", omitted/1e6, accounts)
+	if omitted, _ := packets["omitted_bytes"].(float64); omitted < 80_000_000 {
+		t.Errorf("of 120 MB of bodies with a length %.0f MB were left out: %v", omitted/1e6, accounts)
 	}
 	t.Log(accounts)
 }
