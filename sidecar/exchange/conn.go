@@ -26,6 +26,8 @@ type Conn struct {
 	upload  *pending   // whose content the client is sending
 	count   uint32     // exchanges so far
 
+	heldBytes int64 // its part of Stats.HeldBytes
+
 	h2        *h2  // once the kind is HTTP/2
 	client    Dir  // of requests, once the kind is HTTP/1 or HTTP/2
 	role      Role // of the client direction
@@ -211,17 +213,15 @@ func (c *Conn) becomeHTTP(d Dir, s Segment) {
 // hold appends to the bytes held of a direction and returns them, or nil if
 // that exceeded a bound and the connection was given up.
 func (c *Conn) hold(side *side, b []byte) []byte {
-	e := c.e
 	switch {
-	case len(side.held)+len(b) > e.limits.Head:
+	case len(side.held)+len(b) > c.e.limits.Head:
 		c.giveUpHead(side, DropHeadTooLarge)
 		return nil
-	case e.Stats.HeldBytes+int64(len(b)) > int64(e.limits.Buffered):
+	case !c.take(int64(len(b))):
 		c.giveUpHead(side, DropMemory)
 		return nil
 	}
 	side.held = append(side.held, b...)
-	e.Stats.HeldBytes += int64(len(b))
 	return side.held
 }
 
@@ -238,7 +238,7 @@ func (c *Conn) giveUpHead(side *side, why Drop) {
 // unholdFrom holds no more than the first n bytes of what is held of a direction.
 func (c *Conn) unholdFrom(side *side, n int) {
 	const keep = 1 << 10
-	c.e.Stats.HeldBytes -= int64(len(side.held) - n)
+	c.give(int64(len(side.held) - n))
 	if side.held = side.held[:n]; n == 0 && cap(side.held) > keep {
 		side.held = nil
 	}
@@ -372,7 +372,7 @@ func (c *Conn) Close(why Outcome, at int64) {
 	}
 	if c.h2 != nil {
 		c.h2.finish(why, at)
-		c.h2.end()
+		c.h2.end(DropIncomplete)
 	}
 	c.release(&c.sides[0])
 	c.release(&c.sides[1])
@@ -386,5 +386,5 @@ func (c *Conn) hand(p *pending, o Outcome) {
 	x.Outcome = o
 	c.e.Stats.Outcomes[o]++
 	c.e.emit(x)
-	c.e.recycle(p)
+	c.recycle(p)
 }

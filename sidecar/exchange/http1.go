@@ -117,17 +117,17 @@ func (c *Conn) takeRequest(s Segment, text string) {
 		c.giveUpHead(side, DropPipeline)
 		return
 	}
-	p := c.e.newPending()
+	p := c.newPending()
 	x := &p.x
 	h, ok := parseRequest(text, &x.Request, c.e.limits.Fields)
 	if !ok {
-		c.e.drop(p, DropMalformed)
+		c.drop(p, DropMalformed)
 		side.mode = atStart
 		c.notHTTP()
 		return
 	}
-	if !c.e.charge(p, len(text), len(x.Request.Fields)) {
-		c.e.recycle(p)
+	if !c.charge(p, len(text), len(x.Request.Fields)) {
+		c.recycle(p)
 		c.e.Stats.Seen--
 		c.giveUpHead(side, DropMemory)
 		return
@@ -192,7 +192,7 @@ func (c *Conn) takeResponse(s Segment, text string) {
 		c.passInterim(p, h)
 		return
 	}
-	if !c.e.charge(p, len(text), len(x.Response.Fields)) {
+	if !c.charge(p, len(text), len(x.Response.Fields)) {
 		c.giveUpHead(side, DropMemory)
 		return
 	}
@@ -380,6 +380,6 @@ func (c *Conn) dropPending(why Drop) {
 	for len(c.pending) > 0 {
 		p := c.pending[0]
 		c.pop()
-		c.e.drop(p, why)
+		c.drop(p, why)
 	}
 }

@@ -1,8 +1,10 @@
 package exchange
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"slices"
+	"strings"
 )
 
 // h2 is an HTTP/2 connection (RFC 9113). It follows the frames of both
@@ -11,6 +13,7 @@ type h2 struct {
 	c       *Conn
 	sides   [2]h2side
 	streams map[uint32]*stream
+	most    int    // streams at once since the map was made
 	newest  uint32 // highest stream that the client opened
 }
 
@@ -32,7 +35,7 @@ type h2side struct {
 	pieces int
 
 	fields fieldDecoder
-	tables int  // bytes that fields is taken to cost
+	tables int  // bytes that fields takes
 	lost   bool // no frame boundary is known
 	tries  int  // segments without a boundary while lost
 }
@@ -116,6 +119,11 @@ func (c *Conn) upgradeToH2(p *pending) {
 	c.h2.newest = 1
 	c.h2.streams[1] = &stream{pending: p}
 	x := &p.x
+	if settings, ok := x.Request.Fields.Get("HTTP2-Settings"); ok { // RFC 7540, section 3.2.1
+		if payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(settings, "=")); err == nil {
+			c.h2.takeSettings(c.client, payload)
+		}
+	}
 	x.Protocol, x.Wire.StreamID = HTTP2, 1
 	x.FirstByte, x.Response = 0, Response{Fields: x.Response.Fields[:0]}
 }
@@ -209,27 +217,34 @@ func (h *h2) takeWhole(d Dir, side *h2side, s Segment, b []byte) {
 		h.endFrame(d, side, s.At, b)
 		return
 	}
-	if !h.held(len(b)) {
+	if !h.take(len(b)) {
 		return
 	}
 	side.payload = append(side.payload, b...)
 	if side.left == 0 {
-		payload := side.payload
-		h.c.e.Stats.HeldBytes -= int64(len(payload))
-		side.payload = side.payload[:0]
+		payload := h.untake(&side.payload)
 		h.endFrame(d, side, s.At, payload)
 	}
 }
 
-// held accounts for bytes that are kept. It reports whether they may be.
-func (h *h2) held(n int) bool {
-	e := h.c.e
-	if e.Stats.HeldBytes+int64(n) > int64(e.limits.Buffered) {
+// take counts bytes that are kept, or gives the connection up.
+func (h *h2) take(n int) bool {
+	if !h.c.take(int64(n)) {
 		h.giveUp(DropMemory)
 		return false
 	}
-	e.Stats.HeldBytes += int64(n)
 	return true
+}
+
+// untake returns what a buffer has, whose bytes are not kept any more.
+func (h *h2) untake(buffer *[]byte) []byte {
+	const keep = 1 << 10
+	b := *buffer
+	h.c.give(int64(len(b)))
+	if *buffer = b[:0]; cap(b) > keep {
+		*buffer = nil
+	}
+	return b
 }
 
 // passPayload passes over bytes of a payload that is not needed.
@@ -302,10 +317,10 @@ func (h *h2) pass(d Dir, at, n int64) bool {
 // gap tells that bytes of a direction are missing: header blocks may be among
 // them, so what the table of its fields holds is not known any more.
 func (h *h2) gap(d Dir) {
-	h.c.e.Stats.Gaps++
-	for _, id := range h.ids() {
-		h.drop(id, DropGap)
+	if d == h.c.client {
+		h.dropRequest(DropGap)
 	}
+	h.dropAll(DropGap)
 	h.lose(d)
 }
 
@@ -313,28 +328,49 @@ func (h *h2) gap(d Dir) {
 func (h *h2) lose(d Dir) {
 	side := &h.sides[d]
 	h.release(side)
-	*side = h2side{lost: true, first: frame{typ: frameNone}, payload: side.payload[:0], block: side.block[:0]}
 	side.fields.forget()
+	*side = h2side{lost: true, first: frame{typ: frameNone}, fields: side.fields}
 }
 
 func (h *h2) release(side *h2side) {
-	h.c.e.Stats.HeldBytes -= int64(len(side.payload) + len(side.block) + side.tables)
-	side.payload, side.block, side.tables = side.payload[:0], side.block[:0], 0
+	h.untake(&side.payload)
+	h.untake(&side.block)
+	h.c.give(int64(side.tables))
+	side.tables = 0
 }
 
 // giveUp ends the parsing of the connection.
 func (h *h2) giveUp(why Drop) {
-	for _, id := range h.ids() {
-		h.drop(id, why)
-	}
-	h.end()
+	h.dropAll(why)
+	h.end(why)
 	h.c.ignore(KindGivenUp)
 }
 
-// end frees what is held.
-func (h *h2) end() {
+// end frees what is held. A request whose header block is not complete is counted.
+func (h *h2) end(why Drop) {
+	h.dropRequest(why)
 	h.release(&h.sides[0])
 	h.release(&h.sides[1])
+}
+
+// dropRequest counts the request whose header block is not complete, if there is
+// one.
+func (h *h2) dropRequest(why Drop) {
+	side := &h.sides[h.c.client]
+	f := side.first
+	if f.typ == frameNone && side.have == len(side.header) {
+		f = side.frame
+	}
+	if f.typ == frameHeaders && f.stream%2 == 1 && f.stream > h.newest {
+		h.newest = f.stream
+		h.c.e.dropUnparsed(why)
+	}
+}
+
+func (h *h2) dropAll(why Drop) {
+	for _, id := range h.ids() {
+		h.drop(id, why)
+	}
 }
 
 // ids returns the streams in progress, in order.

@@ -112,11 +112,11 @@ func isClient(b []byte) (client, found bool) {
 		}
 		var d fieldDecoder
 		d.forget()
-		_, ok = d.decode(block, func(name, _ string) {
+		decoded := d.decode(block, len(block)*entrySize, func(name, _ string) {
 			client = client || name == ":method"
 			found = found || name == ":method" || name == ":status"
 		})
-		if ok && found {
+		if decoded.ok && found {
 			return client, true
 		}
 	}

@@ -10,6 +10,9 @@ type stream struct {
 	doubt bool
 }
 
+// streamCost is what a stream takes besides its exchange, in bytes.
+const streamCost = 64
+
 // takeFragment takes a piece of a header block (RFC 9113, sections 6.2, 6.6 and
 // 6.10), and the block with its last one.
 func (h *h2) takeFragment(d Dir, side *h2side, at int64, payload []byte) {
@@ -31,15 +34,12 @@ func (h *h2) takeFragment(d Dir, side *h2side, at int64, payload []byte) {
 		h.takeBlock(d, side, at, payload)
 		return
 	}
-	if !h.held(len(payload)) {
+	if !h.take(len(payload)) {
 		return
 	}
 	side.block = append(side.block, payload...)
 	if f.has(flagEndHeaders) {
-		block := side.block
-		h.c.e.Stats.HeldBytes -= int64(len(block))
-		side.block = side.block[:0]
-		h.takeBlock(d, side, at, block)
+		h.takeBlock(d, side, at, h.untake(&side.block))
 	}
 }
 
@@ -68,89 +68,85 @@ func (f frame) fragment(payload []byte) ([]byte, bool) {
 // takeBlock takes a whole header block.
 func (h *h2) takeBlock(d Dir, side *h2side, at int64, block []byte) {
 	f, origin := side.first, side.origin
-	side.first.typ = frameNone
-	if n := side.fields.cost(); n > side.tables {
-		if !h.held(n - side.tables) {
-			return
-		}
-		side.tables = n
-	}
-	id := f.stream
-	if f.typ == framePushPromise {
+	promised := f.typ == framePushPromise
+	if promised {
 		// The server promises a response to a request that it makes itself. What
 		// follows is the promised stream's; here only the table matters.
 		if len(block) < 4 {
 			h.giveUp(DropMalformed)
 			return
 		}
-		if _, ok := side.fields.decode(block[4:], func(string, string) {}); !ok {
-			h.undecodable(d, 0)
-		}
+		block = block[4:]
+	}
+	cost := side.fields.costWith(block)
+	if cost > side.tables && !h.take(cost-side.tables) {
 		return
 	}
-	if d == h.c.client {
+	h.c.give(int64(max(side.tables-cost, 0)))
+	side.tables = cost
+	side.first.typ = frameNone
+	id := f.stream
+	switch st := h.streams[id]; {
+	case d == h.c.client && st == nil && id%2 == 1 && id > h.newest:
 		h.takeRequestBlock(id, f, origin, at, block)
-		return
-	}
-	st := h.streams[id]
-	if st == nil { // its request was not seen
-		if _, ok := side.fields.decode(block, func(string, string) {}); !ok {
-			h.undecodable(d, 0)
+	case d != h.c.client && st != nil && !promised:
+		h.takeResponseBlock(st, id, f, origin, at, block)
+	default: // trailers of a request, or of a stream that is over or was not seen
+		if !h.decode(d, id, block, func(string, string) {}).ok {
+			return
 		}
-		return
+		if st != nil && d == h.c.client && f.has(flagEndStream) {
+			h.endRequest(id, st)
+		}
 	}
-	h.takeResponseBlock(st, id, f, origin, at, block)
 }
 
-// undecodable deals with a header block that cannot be decoded: of a stream, or
-// 0. If the whole connection was seen, the sender is at fault.
-func (h *h2) undecodable(d Dir, id uint32) {
-	if !h.sides[d].fields.partial {
+// decode decodes a header block of a stream, and hands its fields to emit. If that
+// cannot be, the stream is dropped; if the whole connection was seen, the sender is
+// at fault, and it is given up.
+func (h *h2) decode(d Dir, id uint32, block []byte, emit func(name, value string)) decodedBlock {
+	side := &h.sides[d]
+	b := side.fields.decode(block, 2*h.c.e.limits.Head, emit)
+	switch {
+	case b.ok && b.large:
+		h.giveUp(DropHeadTooLarge)
+		b.ok = false
+	case b.ok:
+	case side.fields.partial:
+		h.drop(id, DropGap)
+	default:
 		h.giveUp(DropMalformed)
-		return
 	}
-	h.drop(id, DropGap)
+	return b
 }
 
 func (h *h2) takeRequestBlock(id uint32, f frame, origin Segment, at int64, block []byte) {
-	c, side := h.c, &h.sides[h.c.client]
-	if st := h.streams[id]; st != nil { // trailers
-		if _, ok := side.fields.decode(block, func(string, string) {}); !ok {
-			h.undecodable(c.client, id)
-			return
-		}
-		if f.has(flagEndStream) {
-			h.endRequest(id, st)
-		}
-		return
-	}
-	if id%2 == 0 || id <= h.newest { // trailers of a request that was not seen, or is over
-		if _, ok := side.fields.decode(block, func(string, string) {}); !ok {
-			h.undecodable(c.client, 0)
-		}
-		return
-	}
+	c := h.c
 	h.newest = id
-	p := c.e.newPending()
-	st := &stream{pending: p, doubt: h.sides[c.client.Opposite()].lost}
+	p := c.newPending()
 	x := &p.x
 	x.Protocol = HTTP2
-	size := 0
-	var ok bool
-	st.unknown, ok = side.fields.decode(block, func(name, value string) {
+	st := &stream{pending: p, doubt: h.sides[c.client.Opposite()].lost}
+	h.streams[id] = st
+	h.most = max(h.most, len(h.streams))
+	size := streamCost
+	b := h.decode(c.client, id, block, func(name, value string) {
 		size += len(name) + len(value)
 		x.Request.set(name, value, c.e.limits.Fields)
 	})
-	switch {
-	case !ok:
-		c.e.drop(p, DropGap)
-		h.undecodable(c.client, 0)
+	switch st.unknown = b.unknown; {
+	case !b.ok:
 		return
-	case len(h.streams) >= c.e.limits.Streams:
-		c.e.drop(p, DropPipeline)
+	case !b.pseudo && h.sides[c.client].fields.partial: // trailers of a request from before the capture
+		h.forget(id)
+		c.e.Stats.Seen--
+		c.recycle(p)
 		return
-	case !c.e.charge(p, size, len(x.Request.Fields)):
-		c.e.drop(p, DropMemory)
+	case len(h.streams) > c.e.limits.Streams:
+		h.drop(id, DropPipeline)
+		return
+	case !c.charge(p, size, len(x.Request.Fields)):
+		h.drop(id, DropMemory)
 		return
 	}
 	if x.Request.Method == "CONNECT" && x.Request.Target == "" {
@@ -162,7 +158,6 @@ func (h *h2) takeRequestBlock(id uint32, f frame, origin Segment, at int64, bloc
 	x.Start, x.End = origin.At, at
 	x.Wire = Wire{RequestSeq: origin.Seq, RequestAck: origin.Ack, StreamID: id, Index: c.count}
 	c.count++
-	h.streams[id] = st
 	if f.has(flagEndStream) {
 		h.endRequest(id, st)
 	}
@@ -198,17 +193,15 @@ func (r *Request) set(name, value string, limit int) {
 
 func (h *h2) takeResponseBlock(st *stream, id uint32, f frame, origin Segment, at int64, block []byte) {
 	c := h.c
-	d := c.client.Opposite()
-	side, x := &h.sides[d], &st.x
-	x.End = at
-	status := 0
+	x := &st.x
+	status, size := 0, 0
 	fields := &x.Response.Fields
-	if x.FirstByte != 0 {
+	trailers := x.FirstByte != 0
+	if trailers {
 		fields = &x.Response.Trailers
 	}
 	*fields = (*fields)[:0]
-	size := 0
-	unknown, ok := side.fields.decode(block, func(name, value string) {
+	b := h.decode(c.client.Opposite(), id, block, func(name, value string) {
 		size += len(name) + len(value)
 		if name == ":status" {
 			if n, ok := decimal(value); ok && len(value) == 3 {
@@ -218,22 +211,26 @@ func (h *h2) takeResponseBlock(st *stream, id uint32, f frame, origin Segment, a
 			*fields = append(*fields, Field{name, value})
 		}
 	})
-	st.unknown = st.unknown || unknown
-	switch {
-	case !ok:
-		h.undecodable(d, id)
+	if !b.ok {
 		return
-	case !c.e.charge(st.pending, size, len(*fields)):
+	}
+	x.End = at
+	if !trailers && 100 <= status && status < 200 { // of an interim response nothing is reported
+		*fields = (*fields)[:0]
+		return
+	}
+	st.unknown = st.unknown || b.unknown
+	switch {
+	case !trailers && status == 0 && st.doubt: // trailers of a response whose head was missed
+		h.drop(id, DropGap)
+		return
+	case trailers && !f.has(flagEndStream): // RFC 9113, section 8.1
+		h.dropWithoutHead(id, st)
+		return
+	case !c.charge(st.pending, size, len(*fields)):
 		h.drop(id, DropMemory)
 		return
-	case x.FirstByte != 0: // trailers
-	case 100 <= status && status < 200:
-		return
-	default:
-		if status == 0 && st.doubt { // trailers of a response whose head was missed
-			h.drop(id, DropGap)
-			return
-		}
+	case !trailers:
 		st.doubt = false
 		x.Response.Status = status
 		x.FirstByte, x.Wire.ResponseSeq = origin.At, origin.Seq
@@ -260,6 +257,10 @@ func (h *h2) takeContent(d Dir, f frame, at, size int64) {
 		if end {
 			h.endRequest(f.stream, st)
 		}
+		return
+	}
+	if st.x.FirstByte == 0 { // the head of the response was missed, or there is none
+		h.dropWithoutHead(f.stream, st)
 		return
 	}
 	if size > 0 && st.x.FirstContent == 0 {
@@ -325,7 +326,7 @@ func (h *h2) finish(why Outcome, at int64) {
 }
 
 func (h *h2) emit(id uint32, st *stream, o Outcome) {
-	delete(h.streams, id)
+	h.forget(id)
 	if st.unknown && o == Complete {
 		o = Undecoded
 	}
@@ -334,7 +335,25 @@ func (h *h2) emit(id uint32, st *stream, o Outcome) {
 
 func (h *h2) drop(id uint32, why Drop) {
 	if st := h.streams[id]; st != nil {
-		delete(h.streams, id)
-		h.c.e.drop(st.pending, why)
+		h.forget(id)
+		h.c.drop(st.pending, why)
+	}
+}
+
+// dropWithoutHead drops a stream whose response does not start with its head: that
+// was missed, or the server made a mistake.
+func (h *h2) dropWithoutHead(id uint32, st *stream) {
+	why := DropMalformed
+	if st.doubt || st.unknown {
+		why = DropGap
+	}
+	h.drop(id, why)
+}
+
+// forget removes a stream. A map keeps the room that it has had.
+func (h *h2) forget(id uint32) {
+	const keep = 256
+	if delete(h.streams, id); len(h.streams) == 0 && h.most > keep {
+		h.streams, h.most = make(map[uint32]*stream), 0
 	}
 }

@@ -253,48 +253,6 @@ func TestHTTP2Gap(t *testing.T) {
 	}
 }
 
-// TestHTTP2Limits holds attacks against the bounds.
-func TestHTTP2Limits(t *testing.T) {
-	cl := newH2Peer(0)
-	start := []step{{0, preface, sends}, cl.settings()}
-	bomb := func() []step { // CVE-2016-6581: references to one large entry
-		block := append([]byte{0x40, 1, 'a', 0x7f, 0x80 + (4000-127)&0x7f, byte((4000 - 127) >> 7)}, strings.Repeat("v", 4000)...)
-		block = append(block, bytes.Repeat([]byte{0x80 | 62}, 16000)...)
-		_ = cl.framer.WriteRawFrame(http2.FrameHeaders, 0x5, 1, block)
-		return []step{cl.flush()}
-	}
-	flood := func() []step { // CONTINUATION without end
-		_ = cl.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x82}})
-		for range 10000 {
-			_ = cl.framer.WriteContinuation(1, false, nil)
-		}
-		return []step{cl.flush()}
-	}
-	rapid := func() []step { // CVE-2023-44487
-		var steps []step
-		for i := range 20000 {
-			steps = append(steps, cl.headers(uint32(2*i+1), true, h2get("/")...), cl.reset(uint32(2*i+1), http2.ErrCodeCancel))
-		}
-		return steps
-	}
-	open := func() []step {
-		var steps []step
-		for i := range 20000 {
-			steps = append(steps, cl.headers(uint32(2*i+1), true, h2get("/")...))
-		}
-		return steps
-	}
-	for name, attack := range map[string]func() []step{"bomb": bomb, "flood": flood, "rapid reset": rapid, "streams": open} {
-		t.Run(name, func(t *testing.T) {
-			cl = newH2Peer(0)
-			r := run(t, exchange.Limits{}, append(start[:2:2], attack()...), 0)
-			if r.peak > 8<<20 {
-				t.Errorf("%d bytes held", r.peak)
-			}
-		})
-	}
-}
-
 // TestUpgradeToHTTP2 makes the upgrading request stream 1 (RFC 7540, section 3.2).
 func TestUpgradeToHTTP2(t *testing.T) {
 	for _, size := range []int{0, 1, 7} {

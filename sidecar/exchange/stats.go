@@ -1,7 +1,5 @@
 package exchange
 
-import "unsafe"
-
 // Kind is what the bytes of a connection turned out to be.
 type Kind uint8
 
@@ -84,7 +82,7 @@ type Limits struct {
 	Fields   int // header fields kept of a message; 256
 	Pipeline int // requests of an HTTP/1 connection that wait for a response; 256
 	Streams  int // streams of an HTTP/2 connection in progress; 4096
-	Buffered int // Stats.HeldBytes; 8 MiB
+	Buffered int // Stats.HeldBytes, of which a connection has half at most; 8 MiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -114,66 +112,6 @@ type Engine struct {
 // NewEngine returns an engine that hands each finished exchange to emit.
 func NewEngine(l Limits, emit func(*Exchange)) *Engine {
 	return &Engine{limits: l.withDefaults(), emit: emit}
-}
-
-// pending is an exchange in progress.
-type pending struct {
-	x            Exchange
-	requestDone  bool
-	responseDone bool
-	ambiguous    bool
-	unsent       bool  // the client may never send the content: it awaits 100 (Continue)
-	held         int64 // its part of Stats.HeldBytes
-}
-
-func (e *Engine) newPending() *pending {
-	e.Stats.Seen++
-	e.Stats.InFlight++
-	if n := len(e.free); n > 0 {
-		p := e.free[n-1]
-		e.free = e.free[:n-1]
-		return p
-	}
-	return new(pending)
-}
-
-// charge counts a head among what is held for an exchange, or reports that there
-// is no room for it.
-func (e *Engine) charge(p *pending, bytes, fields int) bool {
-	n := int64(bytes) + int64(fields)*int64(unsafe.Sizeof(Field{}))
-	if p.held == 0 {
-		n += int64(unsafe.Sizeof(*p))
-	}
-	if e.Stats.HeldBytes+n > int64(e.limits.Buffered) {
-		return false
-	}
-	p.held += n
-	e.Stats.HeldBytes += n
-	return true
-}
-
-// recycle keeps a few finished ones, with their field slices, for the next.
-func (e *Engine) recycle(p *pending) {
-	const keep, keepFields = 64, 64
-	e.Stats.InFlight--
-	e.Stats.HeldBytes -= p.held
-	if len(e.free) >= keep {
-		return
-	}
-	request, response := p.x.Request.Fields, p.x.Response.Fields
-	*p = pending{}
-	if cap(request) <= keepFields {
-		p.x.Request.Fields = request[:0]
-	}
-	if cap(response) <= keepFields {
-		p.x.Response.Fields = response[:0]
-	}
-	e.free = append(e.free, p)
-}
-
-func (e *Engine) drop(p *pending, why Drop) {
-	e.Stats.Dropped[why]++
-	e.recycle(p)
 }
 
 // dropUnparsed counts a request whose head was not seen whole.

@@ -1,0 +1,84 @@
+package exchange
+
+import "unsafe"
+
+// take counts n bytes as held for the connection, or reports that there is no
+// room for them. A connection may hold as much as it leaves free for others
+// (dynamic thresholds, Choudhury and Hahne 1998), so that those that want all
+// that they can get leave room for those that do not.
+func (c *Conn) take(n int64) bool {
+	held := &c.e.Stats.HeldBytes
+	if c.heldBytes+n > int64(c.e.limits.Buffered)-*held {
+		return false
+	}
+	c.heldBytes += n
+	*held += n
+	return true
+}
+
+// give counts n bytes as not held any more.
+func (c *Conn) give(n int64) {
+	c.heldBytes -= n
+	c.e.Stats.HeldBytes -= n
+}
+
+// pending is an exchange in progress.
+type pending struct {
+	x            Exchange
+	requestDone  bool
+	responseDone bool
+	ambiguous    bool
+	unsent       bool  // the client may never send the content: it awaits 100 (Continue)
+	held         int64 // its part of Stats.HeldBytes
+}
+
+func (c *Conn) newPending() *pending {
+	e := c.e
+	e.Stats.Seen++
+	e.Stats.InFlight++
+	if n := len(e.free); n > 0 {
+		p := e.free[n-1]
+		e.free = e.free[:n-1]
+		return p
+	}
+	return new(pending)
+}
+
+// charge counts a head among what is held for an exchange, or reports that there
+// is no room for it.
+func (c *Conn) charge(p *pending, bytes, fields int) bool {
+	n := int64(bytes) + int64(fields)*int64(unsafe.Sizeof(Field{}))
+	if p.held == 0 {
+		n += int64(unsafe.Sizeof(*p))
+	}
+	if !c.take(n) {
+		return false
+	}
+	p.held += n
+	return true
+}
+
+// recycle keeps a few finished ones, with their field slices, for the next.
+func (c *Conn) recycle(p *pending) {
+	const keep, keepFields = 64, 64
+	e := c.e
+	e.Stats.InFlight--
+	c.give(p.held)
+	if len(e.free) >= keep {
+		return
+	}
+	request, response := p.x.Request.Fields, p.x.Response.Fields
+	*p = pending{}
+	if cap(request) <= keepFields {
+		p.x.Request.Fields = request[:0]
+	}
+	if cap(response) <= keepFields {
+		p.x.Response.Fields = response[:0]
+	}
+	e.free = append(e.free, p)
+}
+
+func (c *Conn) drop(p *pending, why Drop) {
+	c.e.Stats.Dropped[why]++
+	c.recycle(p)
+}
