@@ -32,6 +32,10 @@ type Config struct {
 	// ServiceNameFromLabels prefers app.kubernetes.io/instance and
 	// app.kubernetes.io/name over the workload's name as service.name.
 	ServiceNameFromLabels bool `json:"serviceNameFromLabels,omitempty"`
+	// PodSecurityDefault is the Pod Security level that the cluster enforces in
+	// namespaces without the label, which only its operator knows: it is part of
+	// the API server's configuration. Empty means privileged, Kubernetes' default.
+	PodSecurityDefault string `json:"podSecurityDefault,omitempty"`
 	// ExcludedNamespaces are never touched, beside the system's namespaces.
 	ExcludedNamespaces []string `json:"excludedNamespaces,omitempty"`
 
@@ -103,6 +107,9 @@ func (c Config) Validate() error {
 	pull := []corev1.PullPolicy{"", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever}
 	if !slices.Contains(pull, c.ImagePullPolicy) {
 		fault("imagePullPolicy: %q is none of Always, IfNotPresent, Never", c.ImagePullPolicy)
+	}
+	if !slices.Contains([]string{"", podSecurityPrivileged, "baseline", "restricted"}, c.PodSecurityDefault) {
+		fault("podSecurityDefault: %q is none of privileged, baseline, restricted", c.PodSecurityDefault)
 	}
 	errs = append(errs, validateResources(c.Resources)...)
 	seen := map[string]bool{}

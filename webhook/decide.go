@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,7 +22,18 @@ const (
 	// The API server's representation of a static pod carries this.
 	annotationMirror = corev1.MirrorPodAnnotationKey
 	// Pod Security admission; pods are rejected by the enforced level only.
-	labelPodSecurity = "pod-security.kubernetes.io/enforce"
+	labelPodSecurity      = "pod-security.kubernetes.io/enforce"
+	podSecurityPrivileged = "privileged"
+	// EKS marks the pods that a Fargate profile selects, in a webhook of its own
+	// whose name sorts before ours.
+	labelFargate     = "eks.amazonaws.com/fargate-profile"
+	schedulerFargate = "fargate-scheduler"
+
+	// maxObject is what etcd takes by default (--max-request-bytes), in bytes.
+	maxObject = 1536 << 10
+	// maxAdded is more than the sidecar, its volume and the status can have: a
+	// container's attributes, lists and settings are bounded.
+	maxAdded = 192 << 10
 )
 
 var systemNamespaces = []string{"kube-system", "kube-public", "kube-node-lease"}
@@ -65,7 +77,7 @@ func Decide(pod *corev1.Pod, p Place, c Config) Decision {
 	s, d.Warnings = tune(pod.Annotations, ns.Annotations)
 	sidecar, warnings := newSidecar(pod, ns.Name, s, c)
 	d.Warnings = append(d.Warnings, warnings...)
-	if reason, message := obstacle(pod, p, sidecar); reason != Injected {
+	if reason, message := obstacle(pod, p, c, sidecar); reason != Injected {
 		return d.skip(reason, "%s", message)
 	}
 	d.Sidecar = sidecar
@@ -105,29 +117,31 @@ func (d Decision) consent(pod *corev1.Pod, ns *corev1.Namespace) Decision {
 
 // obstacle finds what stands in the way of adding s to pod: the pod would be
 // rejected, would not start, or the sidecar would see what it should not.
-func obstacle(pod *corev1.Pod, p Place, s *Sidecar) (Reason, string) {
+func obstacle(pod *corev1.Pod, p Place, c Config, s *Sidecar) (Reason, string) {
 	if reason, message := occupied(pod, s); reason != Injected {
 		return reason, message
 	}
-	spec, ns := &pod.Spec, p.Namespace
+	spec := &pod.Spec
 	switch {
 	case isWindows(spec):
 		return ReasonWindows, "the pod runs on Windows"
 	case p.Minor != 0 && p.Minor < nativeSidecars:
 		return ReasonNoNativeSidecars, fmt.Sprintf("Kubernetes 1.%d has no native sidecars; they need 1.%d", p.Minor, nativeSidecars)
+	case spec.SchedulerName == schedulerFargate || pod.Labels[labelFargate] != "":
+		return ReasonFargate, "the pod runs on AWS Fargate, which does not run containers with the capabilities BPF and NET_RAW"
 	case spec.HostNetwork:
 		return ReasonHostNetwork, "the pod uses the node's network; the sidecar would capture the whole node"
 	case spec.HostUsers != nil && !*spec.HostUsers:
 		return ReasonHostUsers, "the pod has hostUsers: false; capabilities in a user namespace do not allow to capture"
 	}
-	// An unknown level is enforced as restricted, so anything but privileged rejects.
-	if level, ok := ns.Labels[labelPodSecurity]; ok && level != "privileged" {
-		return ReasonPodSecurity, fmt.Sprintf(
-			"namespace %s enforces Pod Security level %s, which rejects the capabilities BPF and NET_RAW; label it %s=privileged",
-			ns.Name, quote(level), labelPodSecurity)
+	if reason, message := c.podSecurity(p.Namespace); reason != Injected {
+		return reason, message
 	}
 	if message := crowded(spec, s.Container.Resources); message != "" {
 		return ReasonPodResources, message
+	}
+	if size := pod.Size(); size > maxObject-maxAdded {
+		return ReasonTooLarge, fmt.Sprintf("the pod has %d bytes of the %d that etcd stores", size, maxObject)
 	}
 	return p.refusal(pod, s)
 }
@@ -159,6 +173,22 @@ func occupied(pod *corev1.Pod, s *Sidecar) (Reason, string) {
 		}
 	}
 	return Injected, ""
+}
+
+// podSecurity finds an enforced level that rejects the sidecar's capabilities. An
+// unknown level is enforced as restricted, so anything but privileged does.
+func (c Config) podSecurity(ns *corev1.Namespace) (Reason, string) {
+	level, labelled := ns.Labels[labelPodSecurity]
+	enforced := "enforces"
+	if !labelled {
+		level, enforced = cmp.Or(c.PodSecurityDefault, podSecurityPrivileged), "is under the cluster's default,"
+	}
+	if level == podSecurityPrivileged {
+		return Injected, ""
+	}
+	return ReasonPodSecurity, fmt.Sprintf(
+		"namespace %s %s Pod Security level %s, which rejects the capabilities BPF and NET_RAW; label it %s=privileged",
+		ns.Name, enforced, quote(level), labelPodSecurity)
 }
 
 func isWindows(spec *corev1.PodSpec) bool {

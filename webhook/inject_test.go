@@ -181,8 +181,9 @@ func TestEveryReasonHasAGoldenCase(t *testing.T) {
 		seen[Reason(strings.TrimPrefix(first, "# "))] = true
 	}
 	for _, r := range Reasons() {
-		if r == ReasonNoNativeSidecars {
-			continue // the version is no document: see TestOldKubernetes
+		// The version is no document, see TestOldKubernetes, and a megabyte is no golden.
+		if r == ReasonNoNativeSidecars || r == ReasonTooLarge {
+			continue
 		}
 		if !seen[r] {
 			t.Errorf("no golden case ends with reason %q", r)
@@ -196,6 +197,24 @@ func TestOldKubernetes(t *testing.T) {
 		p.Minor = minor
 		if d, _ := inject(t, raw, p); d.Reason != want {
 			t.Errorf("Kubernetes 1.%d: reason %q, want %q", minor, d.Reason, want)
+		}
+	}
+}
+
+// Where a namespace does not say, the cluster's default level is in force.
+func TestPodSecurityDefault(t *testing.T) {
+	for file, want := range map[string]map[string]Reason{
+		"bare_pod":                {"": Injected, "privileged": Injected, "baseline": ReasonPodSecurity, "restricted": ReasonPodSecurity},
+		"pod_security":            {"": ReasonPodSecurity, "privileged": ReasonPodSecurity},
+		"pod_security_privileged": {"baseline": Injected},
+	} {
+		p, raw := readCase(t, "testdata/inject/"+file+".in.yaml")
+		for level, want := range want {
+			c := testConfig()
+			c.PodSecurityDefault = level
+			if d, _, err := Inject(raw, p, c); err != nil || d.Reason != want {
+				t.Errorf("%s, default %q: reason %q (%v), want %q", file, level, d.Reason, err, want)
+			}
 		}
 	}
 }

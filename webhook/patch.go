@@ -59,13 +59,14 @@ func Patch(raw []byte, d Decision) ([]Operation, error) {
 }
 
 // status to be written, if any: pods that nobody asked to inject are left alone,
-// those that have the sidecar already keep what they were told then.
+// those that have the sidecar already keep what they were told then, and the
+// largest must not grow.
 func (d Decision) status() (string, bool) {
 	s := Status{Version: d.version, Reason: d.Reason, Message: d.Message}
 	switch {
 	case d.Sidecar != nil:
 		s.Container = d.Sidecar.Container.Name
-	case !d.Asked || d.Reason == ReasonAlreadyInjected:
+	case !d.Asked || d.Reason == ReasonAlreadyInjected || d.Reason == ReasonTooLarge:
 		return "", false
 	}
 	b, err := json.Marshal(s)

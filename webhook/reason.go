@@ -31,15 +31,20 @@ const (
 	// ReasonNoNativeSidecars: before Kubernetes 1.29 the sidecar would be an init
 	// container that never ends, and the pod would never start.
 	ReasonNoNativeSidecars Reason = "no_native_sidecars"
+	// ReasonFargate: AWS Fargate does not run the sidecar's capabilities.
+	ReasonFargate Reason = "fargate"
 	// ReasonHostNetwork: the sidecar would capture the whole node.
 	ReasonHostNetwork Reason = "host_network"
 	// ReasonHostUsers: with hostUsers false, capabilities do not reach the
 	// kernel facilities that capturing needs.
 	ReasonHostUsers Reason = "host_users"
-	// ReasonPodSecurity: the namespace's Pod Security level would reject the pod.
+	// ReasonPodSecurity: the Pod Security level of the namespace, or of the
+	// cluster where the namespace sets none, would reject the pod.
 	ReasonPodSecurity Reason = "pod_security"
 	// ReasonPodResources: the pod's own resources leave no room for the sidecar's.
 	ReasonPodResources Reason = "pod_resources"
+	// ReasonTooLarge: with the sidecar the pod could exceed what etcd stores.
+	ReasonTooLarge Reason = "too_large"
 	// ReasonLimitRange: a LimitRange of the namespace would reject the pod.
 	ReasonLimitRange Reason = "limit_range"
 	// ReasonResourceQuota: a ResourceQuota of the namespace would reject the pod.
@@ -51,7 +56,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonSystemNamespace, ReasonMirrorPod, ReasonNotEnabled, ReasonDisabled, ReasonInvalidAnnotation,
-		ReasonAlreadyInjected, ReasonNameConflict, ReasonWindows, ReasonNoNativeSidecars, ReasonHostNetwork,
-		ReasonHostUsers, ReasonPodSecurity, ReasonPodResources, ReasonLimitRange, ReasonResourceQuota,
+		ReasonAlreadyInjected, ReasonNameConflict, ReasonWindows, ReasonNoNativeSidecars, ReasonFargate, ReasonHostNetwork,
+		ReasonHostUsers, ReasonPodSecurity, ReasonPodResources, ReasonTooLarge, ReasonLimitRange, ReasonResourceQuota,
 	}
 }

@@ -22,8 +22,9 @@ import (
 	"github.com/spile-dev/spile/webhook"
 )
 
-// patience with the API server while a pod waits to be admitted.
-const patience = time.Second
+// patience with the API server while a pod waits to be admitted: well within
+// the timeout of the webhook, so that the pod's creator is told why.
+const patience = 500 * time.Millisecond
 
 // places tells of namespaces what decides about injection, from a watch.
 type places struct {

@@ -24,7 +24,7 @@ type testCertificates struct {
 	roots *x509.CertPool
 }
 
-func newTestCertificates(t *testing.T, name string) *testCertificates {
+func newTestCertificates(t testing.TB, name string) *testCertificates {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -142,7 +142,7 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	}
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "localhost:0")
 	if err != nil {
@@ -152,7 +152,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func waitListening(t *testing.T, addr string) {
+func waitListening(t testing.TB, addr string) {
 	t.Helper()
 	for range 500 {
 		if conn, err := net.Dial("tcp", addr); err == nil {
