@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"regexp"
@@ -17,18 +17,12 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/spile-dev/spile/webhook"
 )
 
 const (
 	webhookName = "inject.spile.dev"
 	// firstMinor of Kubernetes 1 has native sidecars without a feature gate.
 	firstMinor = 29
-	// maxNamespaces bounds the annotated namespaces that are looked at.
-	maxNamespaces = 100
 )
 
 func (c *checker) version(ctx context.Context) error {
@@ -39,7 +33,7 @@ func (c *checker) version(ctx context.Context) error {
 	minor, err := strconv.Atoi(strings.TrimRight(v.Minor, "+"))
 	switch {
 	case err != nil:
-		c.find(caution, "version", "", "the minor version of Kubernetes is %q", v.Minor)
+		c.find(caution, "version", fmt.Sprintf("make sure that it is Kubernetes 1.%d or later", firstMinor), "the minor version of Kubernetes is %q", v.Minor)
 	case minor < firstMinor:
 		c.find(wrong, "version", "upgrade the cluster", "Kubernetes %s has no native sidecars, which need 1.%d", v.GitVersion, firstMinor)
 	default:
@@ -50,7 +44,7 @@ func (c *checker) version(ctx context.Context) error {
 
 // unknown tells of what could not be looked at.
 func (c *checker) unknown(check, what string, err error) {
-	advice := ""
+	advice := "check again"
 	var r *refusal
 	if errors.As(err, &r) && r.code == http.StatusForbidden {
 		advice = "check again as somebody who may"
@@ -72,12 +66,15 @@ func (c *checker) nodes(ctx context.Context) {
 		info := n.Status.NodeInfo
 		m := kernelPattern.FindStringSubmatch(info.KernelVersion)
 		switch {
+		case strings.HasPrefix(n.Name, "gk3-"):
+			c.find(caution, "nodes", "let the cluster's administrator allow NET_RAW and BPF; the findings below say whether pods pass",
+				"node %s is GKE Autopilot's, which restricts capabilities", n.Name)
 		case info.OperatingSystem == "windows":
-			c.find(caution, "nodes", "", "node %s runs Windows, its pods are not injected", n.Name)
+			c.find(caution, "nodes", "nothing to do", "node %s runs Windows, its pods are not injected", n.Name)
 		case info.Architecture != "" && info.Architecture != "amd64" && info.Architecture != "arm64":
 			c.find(wrong, "nodes", "keep annotated pods from it", "node %s is of architecture %s, there are images for amd64 and arm64", n.Name, info.Architecture)
 		case m == nil:
-			c.find(caution, "nodes", "", "node %s runs kernel %q", n.Name, info.KernelVersion)
+			c.find(caution, "nodes", "see that it is 5.8 or later", "node %s runs kernel %q", n.Name, info.KernelVersion)
 		default:
 			major, _ := strconv.Atoi(m[1])
 			minor, _ := strconv.Atoi(m[2])
@@ -127,7 +124,7 @@ func (c *checker) webhook(ctx context.Context) bool {
 
 // authority looks at whom the API server trusts.
 func (c *checker) authority(name string, bundle []byte) {
-	const advice = "look at the log of the webhook, which keeps it"
+	const advice = "see why in the log of the webhook (or cert-manager's cainjector), which keeps it"
 	var until time.Time
 	n := 0
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
@@ -169,120 +166,10 @@ func (c *checker) servers(ctx context.Context, namespace, service string) {
 	}
 	switch len(ready) {
 	case 0:
-		c.find(wrong, "webhook", "look at the pods of namespace "+namespace, "service %s/%s has no ready pod", namespace, service)
+		c.find(wrong, "webhook", "see why: kubectl -n "+namespace+" get pods; kubectl -n "+namespace+" logs -l app.kubernetes.io/component=webhook", "service %s/%s has no ready pod", namespace, service)
 	case 1:
 		c.find(caution, "webhook", "run two: replicaCount=2", "service %s/%s has one ready pod: new pods are not injected while it restarts", namespace, service)
 	default:
 		c.find(fine, "webhook", "", "%d ready pods behind service %s/%s", len(ready), namespace, service)
-	}
-}
-
-// namespaces creates a pod in every annotated namespace, as a dry run, and looks
-// at what the webhook made of it.
-func (c *checker) namespaces(ctx context.Context) {
-	all, err := list[metav1.PartialObjectMetadata](ctx, c.api, "/api/v1/namespaces")
-	if err != nil {
-		c.unknown("namespaces", "namespaces", err)
-		return
-	}
-	var annotated []string
-	for _, ns := range all {
-		if value, ok := ns.Annotations[webhook.AnnotationInject]; ok && value != "disabled" && value != "false" {
-			annotated = append(annotated, ns.Name)
-		}
-	}
-	if len(annotated) == 0 {
-		c.find(caution, "namespaces", "kubectl annotate namespace NAMESPACE "+webhook.AnnotationInject+"=enabled", "no namespace is annotated")
-		c.probe(ctx, "default")
-		return
-	}
-	if len(annotated) > maxNamespaces {
-		c.find(caution, "namespaces", "", "%d namespaces are annotated, the first %d are looked at", len(annotated), maxNamespaces)
-		annotated = annotated[:maxNamespaces]
-	}
-	for _, name := range annotated {
-		c.probe(ctx, name)
-		c.pods(ctx, name)
-	}
-}
-
-// probe tells what becomes of a pod in a namespace.
-func (c *checker) probe(ctx context.Context, namespace string) {
-	const check = "namespace"
-	pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
-	pod.GenerateName = "spile-check-"
-	if namespace == "default" {
-		pod.Annotations = map[string]string{webhook.AnnotationInject: "enabled"}
-	}
-	pod.Spec.Containers = []corev1.Container{{Name: "check", Image: "registry.k8s.io/pause:3.10", Resources: probeResources()}}
-	var made corev1.Pod
-	if err := c.api.call(ctx, http.MethodPost, "/api/v1/namespaces/"+namespace+"/pods?dryRun=All", pod, &made); err != nil {
-		c.find(caution, check, "", "%s: what the webhook makes of pods cannot be tried: %v", namespace, err)
-		return
-	}
-	var status webhook.Status
-	if json.Unmarshal([]byte(made.Annotations[webhook.AnnotationStatus]), &status) != nil {
-		c.find(wrong, check, "look at the log of the webhook, and let the API server reach its port (firewall, NetworkPolicy)",
-			"%s: the webhook was not called, or its answer not used", namespace)
-		return
-	}
-	if status.Container == "" {
-		c.find(wrong, check, "", "%s: pods are not injected: %s: %s", namespace, status.Reason, status.Message)
-		return
-	}
-	c.find(fine, check, "", "%s: pods are injected", namespace)
-}
-
-// probeResources satisfy a quota that demands them.
-func probeResources() corev1.ResourceRequirements {
-	list := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi")}
-	return corev1.ResourceRequirements{Requests: list, Limits: list}
-}
-
-// pods looks at the pods that a namespace has.
-func (c *checker) pods(ctx context.Context, namespace string) {
-	pods, err := list[corev1.Pod](ctx, c.api, "/api/v1/namespaces/"+namespace+"/pods")
-	if err != nil {
-		c.unknown("pods", "pods of "+namespace, err)
-		return
-	}
-	injected, bare := 0, 0
-	for i := range pods {
-		p := &pods[i]
-		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-			continue
-		}
-		has := slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == webhook.ContainerName })
-		value := p.Annotations[webhook.AnnotationInject]
-		switch {
-		case has:
-			injected++
-			c.start(p)
-		case value != "disabled" && value != "false" && p.Annotations[webhook.AnnotationStatus] == "":
-			bare++
-		}
-	}
-	if bare > 0 {
-		c.find(caution, "pods", "create them anew: kubectl rollout restart deployment -n "+namespace,
-			"%s: %d pods run without the sidecar, created before the annotation or while the webhook was away", namespace, bare)
-	}
-	if injected > 0 {
-		c.find(fine, "pods", "", "%s: %d pods have the sidecar", namespace, injected)
-	}
-}
-
-// start tells of a sidecar that does not start.
-func (c *checker) start(p *corev1.Pod) {
-	for _, s := range p.Status.InitContainerStatuses {
-		if s.Name != webhook.ContainerName || s.State.Waiting == nil {
-			continue
-		}
-		advice := ""
-		if strings.Contains(s.State.Waiting.Reason, "Image") {
-			advice = "let the nodes pull " + s.Image
-		}
-		if s.State.Waiting.Reason != "PodInitializing" && s.State.Waiting.Reason != "ContainerCreating" {
-			c.find(wrong, "pods", advice, "%s: the sidecar of pod %s does not start: %s %s", p.Namespace, p.Name, s.State.Waiting.Reason, s.State.Waiting.Message)
-		}
 	}
 }

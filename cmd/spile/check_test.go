@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -91,6 +93,13 @@ func TestCheck(t *testing.T) {
 		{"refused by a level", func(a map[string]string) {
 			a[pathCreate] = `{"metadata":{"annotations":{"spile.dev/status":"{\"reason\":\"pod_security\",\"message\":\"namespace shop enforces\\u001b[31m\"}"}}}`
 		}, 1, []string{"error    namespace    shop: pods are not injected: pod_security: namespace shop enforces"}},
+		{"rejected for the sidecar's sake", func(a map[string]string) {
+			a["REFUSE "+pathCreate] = `violates PodSecurity "baseline:latest"`
+		}, 1, []string{`error    namespace    shop: pods are rejected because of the sidecar: violates PodSecurity "baseline:latest" (403); annotate it spile.dev/inject=disabled`}},
+		{
+			"may not create pods", func(a map[string]string) { delete(a, pathCreate) }, 0,
+			[]string{"warning  namespace    shop: what the webhook makes of pods cannot be tried: forbidden (403); see what rejects pods there"},
+		},
 		{"nobody asks", func(a map[string]string) {
 			a[pathNamespaces] = `{"items":[{"metadata":{"name":"default"}}]}`
 			a["POST /api/v1/namespaces/default/pods"] = a[pathCreate]
@@ -119,6 +128,11 @@ func TestCheck(t *testing.T) {
 					t.Errorf("output lacks %q:\n%s", want, stdout)
 				}
 			}
+			for line := range strings.Lines(stdout) {
+				if !strings.HasPrefix(line, "ok ") && !strings.Contains(line, "; ") {
+					t.Errorf("says not what to do: %s", line)
+				}
+			}
 			if strings.Contains(stdout, "\x1b") {
 				t.Errorf("output has control characters: %q", stdout)
 			}
@@ -130,6 +144,12 @@ func TestCheck(t *testing.T) {
 func startCluster(t *testing.T, answers map[string]string) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if refusal, ok := answers["REFUSE "+r.Method+" "+r.URL.Path]; ok && !bytes.Contains(body, []byte(`"spile.dev/inject":"disabled"`)) {
+			w.WriteHeader(http.StatusForbidden)
+			fmt.Fprintf(w, `{"kind":"Status","message":%q}`, refusal)
+			return
+		}
 		if answer, ok := answers[r.Method+" "+r.URL.Path]; ok {
 			fmt.Fprint(w, answer)
 			return

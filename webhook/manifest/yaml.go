@@ -18,7 +18,7 @@ import (
 type splice struct {
 	at, end int
 	text    string
-	indent  int // of lines that are put in
+	depth   int // of the block that the lines are put into; more is further in
 }
 
 // spliceYAML makes edits in YAML text: it parses the text for the positions of
@@ -44,7 +44,7 @@ func spliceYAML(text []byte, edits []edit) ([]byte, error) {
 	}
 	// Where an inner and an outer block end together, the inner one comes first.
 	slices.SortStableFunc(splices, func(a, b splice) int {
-		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(b.indent, a.indent))
+		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(b.depth, a.depth))
 	})
 	var out bytes.Buffer
 	at := 0
@@ -186,7 +186,12 @@ func (l *layout) insert(n *yaml.Node, e edit, closing byte) (splice, error) {
 	if end == len(l.text) && end > 0 && l.text[end-1] != '\n' {
 		text = strings.TrimSuffix(text, l.newline)
 	}
-	return splice{end, end, text, indent}, nil
+	// The items of a compact sequence have the indent of the key they belong to.
+	depth := 2 * indent
+	if n.Kind == yaml.SequenceNode {
+		depth++
+	}
+	return splice{end, end, text, depth}, nil
 }
 
 // blockEnd is the offset behind the last line of a block collection that is
