@@ -115,8 +115,9 @@ func Outcomes() []Outcome {
 	return all
 }
 
-// Exchange is a request and the response to it. It, and all that it refers to,
-// is valid only during the call that hands it over; strings may be kept.
+// Exchange is a request and the response to it. It, and all that it refers to, is
+// valid only during the call that hands it over: also its strings, which point
+// into memory that the next one uses.
 type Exchange struct {
 	Peers    Peers
 	Role     Role

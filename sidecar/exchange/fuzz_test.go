@@ -150,7 +150,7 @@ func FuzzHeads(f *testing.F) {
 			answer = "HTTP/1.1 299 Next\r\nContent-Length: 0\r\n\r\n"
 		)
 		var got []exchange.Exchange
-		e := exchange.NewEngine(exchange.Limits{}, func(x *exchange.Exchange) { got = append(got, *x) })
+		e := exchange.NewEngine(exchange.Limits{}, func(x *exchange.Exchange) { got = append(got, clone(x)) })
 		conn := e.NewConn(ends2, true)
 		request, response = append(request[:len(request):len(request)], next...), append(response[:len(response):len(response)], answer...)
 		conn.Data(0, exchange.Segment{At: 1, Aligned: true}, request)

@@ -30,6 +30,18 @@ type pending struct {
 	ambiguous    bool
 	unsent       bool  // the client may never send the content: it awaits 100 (Continue)
 	held         int64 // its part of Stats.HeldBytes
+	// The heads, which the strings of x point into. Their memory is used again.
+	request, response []byte
+}
+
+// keep copies a message head into memory that an earlier exchange may have left,
+// and returns it as a string that is valid as long as the exchange.
+func keep(memory *[]byte, b []byte) string {
+	if cap(*memory) < len(b) {
+		*memory = make([]byte, 0, len(b))
+	}
+	*memory = append((*memory)[:0], b...)
+	return unsafe.String(unsafe.SliceData(*memory), len(b))
 }
 
 func (c *Conn) newPending() *pending {
@@ -58,23 +70,31 @@ func (c *Conn) charge(p *pending, bytes, fields int) bool {
 	return true
 }
 
-// recycle keeps a few finished ones, with their field slices, for the next.
+// recycle keeps a few finished ones, with their memory, for the next.
 func (c *Conn) recycle(p *pending) {
-	const keep, keepFields = 64, 64
+	const most, fields, bytes = 64, 64, 2 << 10
 	e := c.e
 	e.Stats.InFlight--
 	c.give(p.held)
-	if len(e.free) >= keep {
+	if len(e.free) >= most {
 		return
 	}
-	request, response := p.x.Request.Fields, p.x.Response.Fields
-	*p = pending{}
-	if cap(request) <= keepFields {
-		p.x.Request.Fields = request[:0]
+	x := &p.x
+	request, response := x.Request.Fields, x.Response.Fields
+	if cap(request) > fields {
+		request = nil
 	}
-	if cap(response) <= keepFields {
-		p.x.Response.Fields = response[:0]
+	if cap(response) > fields {
+		response = nil
 	}
+	if cap(p.request) > bytes {
+		p.request = nil
+	}
+	if cap(p.response) > bytes {
+		p.response = nil
+	}
+	*p = pending{request: p.request, response: p.response}
+	x.Request.Fields, x.Response.Fields = request[:0], response[:0]
 	e.free = append(e.free, p)
 }
 

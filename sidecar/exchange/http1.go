@@ -39,7 +39,7 @@ func (c *Conn) feedHead(d Dir, s Segment, b []byte) int {
 	before := len(side.held)
 	if before == 0 {
 		if n := headEnd(b, 0); n >= 0 {
-			c.takeHead(d, s, string(b[:n]))
+			c.takeHead(d, s, b[:n])
 			return n
 		}
 	}
@@ -52,9 +52,8 @@ func (c *Conn) feedHead(d Dir, s Segment, b []byte) int {
 	n := headEnd(held, max(before-2, 0))
 	switch {
 	case n >= 0:
-		text := string(held[:n])
-		c.unholdFrom(side, 0)
-		c.takeHead(d, s, text)
+		c.unholdFrom(side, 0) // whose memory keeps its content until it is appended to
+		c.takeHead(d, s, held[:n])
 		return n - before
 	case startsMessage(held, before, d == c.client) == no:
 		c.notHTTP()
@@ -96,17 +95,17 @@ func (c *Conn) notHTTP() {
 	}
 }
 
-func (c *Conn) takeHead(d Dir, s Segment, text string) {
+func (c *Conn) takeHead(d Dir, s Segment, b []byte) {
 	if d == c.client {
-		c.takeRequest(s, text)
+		c.takeRequest(s, b)
 	} else {
-		c.takeResponse(s, text)
+		c.takeResponse(s, b)
 	}
 }
 
-func (c *Conn) takeRequest(s Segment, text string) {
+func (c *Conn) takeRequest(s Segment, b []byte) {
 	side := &c.sides[c.client]
-	if len(text) > c.e.limits.Head {
+	if len(b) > c.e.limits.Head {
 		c.giveUpHead(side, DropHeadTooLarge)
 		return
 	}
@@ -119,14 +118,14 @@ func (c *Conn) takeRequest(s Segment, text string) {
 	}
 	p := c.newPending()
 	x := &p.x
-	h, ok := parseRequest(text, &x.Request, c.e.limits.Fields)
+	h, ok := parseRequest(keep(&p.request, b), &x.Request, c.e.limits.Fields)
 	if !ok {
 		c.drop(p, DropMalformed)
 		side.mode = atStart
 		c.notHTTP()
 		return
 	}
-	if !c.charge(p, len(text), len(x.Request.Fields)) {
+	if !c.charge(p, len(b), len(x.Request.Fields)) {
 		c.recycle(p)
 		c.e.Stats.Seen--
 		c.giveUpHead(side, DropMemory)
@@ -153,7 +152,7 @@ func (c *Conn) takeRequest(s Segment, text string) {
 	p.unsent = len(expect) == len("100-continue") && equalFold(expect, "100-continue")
 }
 
-func (c *Conn) takeResponse(s Segment, text string) {
+func (c *Conn) takeResponse(s Segment, b []byte) {
 	side := &c.sides[c.client.Opposite()]
 	first := side.start
 	side.started = false
@@ -177,13 +176,13 @@ func (c *Conn) takeResponse(s Segment, text string) {
 		return
 	}
 	x.Response.Fields = x.Response.Fields[:0]
-	h, ok := parseResponse(text, &x.Response, c.e.limits.Fields)
+	h, ok := parseResponse(keep(&p.response, b), &x.Response, c.e.limits.Fields)
 	if !ok {
 		x.Response.Status = 0
 		c.notHTTP()
 		return
 	}
-	if len(text) > c.e.limits.Head {
+	if len(b) > c.e.limits.Head {
 		c.giveUpHead(side, DropHeadTooLarge)
 		return
 	}
@@ -192,7 +191,7 @@ func (c *Conn) takeResponse(s Segment, text string) {
 		c.passInterim(p, h)
 		return
 	}
-	if !c.charge(p, len(text), len(x.Response.Fields)) {
+	if !c.charge(p, len(b), len(x.Response.Fields)) {
 		c.giveUpHead(side, DropMemory)
 		return
 	}

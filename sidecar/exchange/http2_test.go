@@ -194,9 +194,16 @@ func TestHTTP2Attach(t *testing.T) {
 
 func clone(x *exchange.Exchange) exchange.Exchange {
 	c := *x
-	c.Request.Fields = append(exchange.Fields(nil), x.Request.Fields...)
-	c.Response.Fields = append(exchange.Fields(nil), x.Response.Fields...)
-	c.Response.Trailers = append(exchange.Fields(nil), x.Response.Trailers...)
+	for _, s := range []*string{&c.Request.Method, &c.Request.Target, &c.Request.Host} {
+		*s = strings.Clone(*s)
+	}
+	for _, fields := range []*exchange.Fields{&c.Request.Fields, &c.Response.Fields, &c.Response.Trailers} {
+		copied := make(exchange.Fields, 0, len(*fields))
+		for _, f := range *fields {
+			copied = append(copied, exchange.Field{Name: strings.Clone(f.Name), Value: strings.Clone(f.Value)})
+		}
+		*fields = copied
+	}
 	return c
 }
 

@@ -191,9 +191,10 @@ func defaultPort(scheme string) uint16 {
 // knownScheme returns the scheme as metrics have it: clients can put anything
 // into a target.
 func knownScheme(s string) string {
-	switch s {
-	case "http", "https", "ws", "wss":
-		return s
+	for _, known := range [...]string{"http", "https", "ws", "wss"} {
+		if s == known {
+			return known // not s, which lasts only as long as the exchange
+		}
 	}
 	return "_OTHER"
 }
