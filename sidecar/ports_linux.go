@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -64,6 +65,8 @@ func (d dialer) DialContext(ctx context.Context, network, addr string) (net.Conn
 			if err != nil {
 				return fmt.Errorf("binding a local port: %w", err)
 			}
+			// A batch of the usual size is then written in one go. The kernel bounds it.
+			_ = c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) })
 			d.own(port, true)
 			mu.Lock()
 			ports = append(ports, port)
@@ -115,9 +118,31 @@ func bindAnyPort(fd int, network string) (uint16, error) {
 	return 0, fmt.Errorf("unexpected socket address %T", name)
 }
 
+const sendBuffer = 512 << 10
+
 type ownConn struct {
 	net.Conn
 	release func()
+}
+
+// ReadFrom writes what is in memory, as the body of a request is, in one go, not in
+// pieces of a buffer.
+func (c *ownConn) ReadFrom(r io.Reader) (int64, error) {
+	type memory interface {
+		io.WriterTo
+		Len() int
+	}
+	l, ok := r.(*io.LimitedReader)
+	if !ok {
+		return io.Copy(c.Conn, r)
+	}
+	m, ok := l.R.(memory)
+	if !ok || int64(m.Len()) > l.N {
+		return io.Copy(c.Conn, r)
+	}
+	n, err := m.WriteTo(c.Conn)
+	l.N -= n
+	return n, err
 }
 
 func (c *ownConn) Close() error {

@@ -93,8 +93,7 @@ type Exporter struct {
 	envelope *envelope
 	measure  func(m *span.Measurement, ns uint64)
 	client   client
-	scratch  []byte // of the goroutine that calls Add
-	maxBytes int    // of a batch
+	maxBytes int // of a batch
 
 	wake    chan struct{} // tells the sender to look again
 	done    chan struct{} // closed when the sender has ended
@@ -167,8 +166,7 @@ func (e *Exporter) Add(x *exchange.Exchange, id span.Identity) {
 	case !id.Sampled:
 		e.drop(Unsampled)
 	default:
-		e.scratch = e.builder.AppendDescribed(e.scratch[:0], id)
-		e.add(e.builder.Container(x))
+		e.add(e.builder.Container(x), &id, x.End)
 	}
 }
 
@@ -179,8 +177,9 @@ func (e *Exporter) drop(r Reason) {
 	e.mu.Unlock()
 }
 
-// add puts the span in scratch into the open batch.
-func (e *Exporter) add(container string) {
+// add puts the span of the exchange that was described, and ended at a time in
+// nanoseconds since the Unix epoch, into the open batch.
+func (e *Exporter) add(container string, id *span.Identity, end int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.stats.Seen++
@@ -189,19 +188,33 @@ func (e *Exporter) add(container string) {
 		return
 	}
 	if e.open.spans == 0 {
-		e.open.opened = time.Now()
+		e.open.opened = e.since(end)
 		e.signal()
 	}
-	e.open.add(container, e.scratch)
+	p := e.open.part(e.envelope, container)
+	at := len(p.buf)
+	p.buf = endSpan(e.builder.AppendDescribed(beginSpan(p.buf), *id), at)
+	e.open.spans++
+	e.open.bytes += len(p.buf) - at
 	if e.open.spans >= e.cfg.MaxBatchSpans || e.open.bytes >= e.maxBytes {
 		e.seal()
 		e.signal()
 	}
 }
 
-// seal moves the open batch into the queue. The lock is held.
+// since returns from when on the schedule delay of a span counts: the end of the
+// exchange, which may have waited to be handed over. One that is long over is no
+// reason to send it alone.
+func (e *Exporter) since(end int64) time.Time {
+	now := time.Now()
+	waited := time.Duration(now.UnixNano() - end)
+	return now.Add(-max(0, min(waited, e.cfg.ScheduleDelay/4)))
+}
+
+// seal moves the open batch into the queue. The lock is held. Where batches leave
+// as they come, two take turns in the same memory.
 func (e *Exporter) seal() {
-	e.queue.push(e.open.seal(e.envelope))
+	e.queue.push(e.open.seal(e.envelope, len(e.queue.batches) == 0))
 	if n := e.queue.shed(e.cfg.MaxQueueSpans, e.cfg.MaxQueueBytes); n > 0 {
 		e.stats.Dropped[QueueFull] += uint64(n)
 	}
@@ -249,7 +262,7 @@ func (e *Exporter) Shutdown(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.open.spans > 0 {
-		e.queue.push(e.open.seal(e.envelope))
+		e.queue.push(e.open.seal(e.envelope, false))
 	}
 	left := e.queue.spans
 	e.queue = queue{}

@@ -57,7 +57,9 @@ func (c *grpcClient) send(ctx context.Context, request []byte) response {
 		return retry(c.cfg.explain(err))
 	}
 	body, err := readAnswer(resp.Body)
-	return grpcResponse(resp, body, err)
+	r := grpcResponse(resp, body, err)
+	r.released = true // message is a copy
+	return r
 }
 
 func grpcResponse(resp *http.Response, body []byte, readErr error) response {

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,10 +37,13 @@ func (c *httpClient) send(ctx context.Context, request []byte) response {
 	if c.cfg.Compression == CompressionGzip {
 		request = c.gzip.compress(request)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.Endpoint.String(), bytes.NewReader(request))
+	var open atomic.Int32
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.Endpoint.String(), newPayload(request, &open))
 	if err != nil {
 		return response{result: refused, err: err}
 	}
+	req.ContentLength = int64(len(request))
+	req.GetBody = func() (io.ReadCloser, error) { return newPayload(request, &open), nil }
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("User-Agent", c.userAgent)
 	if c.cfg.Compression == CompressionGzip {
@@ -52,9 +58,31 @@ func (c *httpClient) send(ctx context.Context, request []byte) response {
 	}
 	body, err := readAnswer(resp.Body)
 	if resp.StatusCode/100 == 2 {
-		return c.accepted(resp, body, err)
+		r := c.accepted(resp, body, err)
+		r.released = open.Load() == 0
+		return r
 	}
 	return refusal(resp, body)
+}
+
+// payload is the body of a request. A transport may read on after it has returned
+// an answer, until it closes the body.
+type payload struct {
+	bytes.Reader
+	open *atomic.Int32 // payloads that are not closed
+	once sync.Once
+}
+
+func newPayload(b []byte, open *atomic.Int32) *payload {
+	p := &payload{open: open}
+	p.Reset(b)
+	open.Add(1)
+	return p
+}
+
+func (p *payload) Close() error {
+	p.once.Do(func() { p.open.Add(-1) })
+	return nil
 }
 
 // accepted reads the answer to a request that the backend took. What it took is

@@ -3,6 +3,7 @@ package export
 import (
 	"errors"
 	"iter"
+	"math"
 	"unicode/utf8"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -58,20 +59,45 @@ func (e *envelope) resourceOf(container string) []byte {
 // appendResourceSpans appends the spans of one container, each already a field
 // of ScopeSpans.
 func (e *envelope) appendResourceSpans(b []byte, container string, spans []byte) []byte {
+	b = e.appendHeader(b, container, len(spans))
+	b = append(b, spans...)
+	return appendSchema(b)
+}
+
+// wrap makes a request of the spans of one container, which begin at an index of
+// b, within b. It returns the part of b that is the request.
+func (e *envelope) wrap(b []byte, at int, container string) []byte {
+	header := e.appendHeader(nil, container, len(b)-at)
+	start := at - len(header)
+	copy(b[start:], header)
+	return appendSchema(b)[start:]
+}
+
+// headerRoom is the most that appendHeader appends.
+func (e *envelope) headerRoom(container string) int {
+	return len(e.resourceOf(container)) + len(e.scope) + 4*(1+protowire.SizeVarint(math.MaxUint32))
+}
+
+// appendHeader appends what comes before spans of so many bytes.
+func (e *envelope) appendHeader(b []byte, container string, spans int) []byte {
 	res := e.resourceOf(container)
 	schema := bytesSize(len(span.SchemaURL))
-	scopeSpans := bytesSize(len(e.scope)) + len(spans) + schema
+	scopeSpans := bytesSize(len(e.scope)) + spans + schema
 	b = protowire.AppendTag(b, fieldResourceSpans, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(bytesSize(len(res))+bytesSize(scopeSpans)+schema))
 	b = appendBytes(b, fieldResource, res)
 	b = protowire.AppendTag(b, fieldScopeSpans, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(scopeSpans))
-	b = appendBytes(b, fieldScope, e.scope)
-	b = append(b, spans...)
-	b = protowire.AppendTag(b, fieldSchemaURL, protowire.BytesType)
-	b = protowire.AppendString(b, span.SchemaURL)
-	b = protowire.AppendTag(b, fieldSchemaURL, protowire.BytesType)
-	return protowire.AppendString(b, span.SchemaURL)
+	return appendBytes(b, fieldScope, e.scope)
+}
+
+// appendSchema ends the ScopeSpans and the ResourceSpans.
+func appendSchema(b []byte) []byte {
+	for range 2 {
+		b = protowire.AppendTag(b, fieldSchemaURL, protowire.BytesType)
+		b = protowire.AppendString(b, span.SchemaURL)
+	}
+	return b
 }
 
 func appendBytes(b []byte, field protowire.Number, v []byte) []byte {

@@ -8,61 +8,99 @@ import (
 // maxBatchBytes closes a batch early: gRPC servers take 4 MiB by default.
 const maxBatchBytes = 1 << 20
 
-// openBatch gathers encoded spans, by container. Its memory is kept from batch
-// to batch.
+// openBatch gathers encoded spans, by container.
 type openBatch struct {
 	parts  []part
 	spans  int
 	bytes  int
 	opened time.Time
+	spare  []byte // memory of a batch that has left, for the next one
 }
 
+// part is what a request has of one container. In front of the spans, which are
+// ScopeSpans.spans fields, there is room for what comes before them in a request.
 type part struct {
 	container string
-	spans     []byte // ScopeSpans.spans fields
+	buf       []byte
+	room      int
 }
 
-func (o *openBatch) add(container string, encoded []byte) {
+func (p *part) spans() []byte { return p.buf[p.room:] }
+
+// maxSpare bounds the memory that is kept for the next batch.
+const maxSpare = 512 << 10
+
+// part returns the part of a container, to which a span is to be appended.
+func (o *openBatch) part(env *envelope, container string) *part {
 	i := 0
 	for i < len(o.parts) && o.parts[i].container != container {
 		i++
 	}
 	if i == len(o.parts) {
-		o.parts = append(o.parts, part{container: container})
+		o.parts = append(o.parts, part{container: container, room: env.headerRoom(container)})
 	}
 	p := &o.parts[i]
-	before := len(p.spans)
-	p.spans = appendBytes(p.spans, fieldSpan, encoded)
-	o.spans++
-	o.bytes += len(p.spans) - before
+	if p.buf == nil {
+		p.buf, o.spare = append(o.spare[:0], make([]byte, p.room)...), nil
+	}
+	return p
 }
 
-// seal returns the batch as a request of exactly the size that it needs, and
-// opens a new one.
-func (o *openBatch) seal(env *envelope) *batch {
+// beginSpan appends the start of a span field, whose length endSpan fills in.
+func beginSpan(b []byte) []byte { return append(b, fieldSpan<<3|2, 0, 0) }
+
+// endSpan ends the span field that begins at an index.
+func endSpan(b []byte, at int) []byte {
+	const header = 3
+	n := len(b) - at - header
+	if n >= 1<<7 && n < 1<<14 { // a varint of two bytes
+		b[at+1], b[at+2] = byte(n)|0x80, byte(n>>7)
+		return b
+	}
+	span := slices.Clone(b[at+header:])
+	return appendBytes(b[:at], fieldSpan, span)
+}
+
+// seal returns the batch as a request, and opens a new one. With lend, the request
+// may be in the memory of the batch, else it takes exactly what it needs.
+func (o *openBatch) seal(env *envelope, lend bool) *batch {
+	b := &batch{spans: o.spans}
+	o.spans, o.bytes = 0, 0
+	var used *part
 	size := 0
 	for i := range o.parts {
-		if p := &o.parts[i]; len(p.spans) > 0 {
-			size += len(p.spans) + len(env.resourceOf(p.container)) + len(env.scope) + 256
+		if p := &o.parts[i]; len(p.buf) > p.room {
+			used, lend = p, lend && used == nil
+			size += len(p.spans()) + len(env.resourceOf(p.container)) + len(env.scope) + 256
 		}
 	}
-	request := make([]byte, 0, size)
+	if lend && used != nil {
+		b.memory = used.buf
+		b.request = env.wrap(used.buf, used.room, used.container)
+		used.buf = nil
+		return b
+	}
+	b.request = make([]byte, 0, size)
 	for i := range o.parts {
-		p := &o.parts[i]
-		if len(p.spans) == 0 {
-			continue
+		if p := &o.parts[i]; len(p.buf) > p.room {
+			b.request = env.appendResourceSpans(b.request, p.container, p.spans())
+			p.buf = p.buf[:p.room]
 		}
-		request = env.appendResourceSpans(request, p.container, p.spans)
-		p.spans = p.spans[:0]
 	}
-	b := &batch{request: request, spans: o.spans}
-	o.spans, o.bytes = 0, 0
 	return b
+}
+
+// takeBack keeps the memory of a batch that has left for the next.
+func (o *openBatch) takeBack(b *batch) {
+	if b.memory != nil && cap(b.memory) <= maxSpare {
+		o.spare = b.memory
+	}
 }
 
 // batch is a request that waits in the queue, or is on its way.
 type batch struct {
 	request []byte // ExportTraceServiceRequest; never written again
+	memory  []byte // that request lies in, if it is to be used again
 	packed  bool   // request is compressed
 	spans   int
 
@@ -152,6 +190,6 @@ func (q *queue) pack(b *batch, compressed []byte) {
 	}
 	q.bytes += cap(compressed) - cap(b.request)
 	packed := *b
-	packed.request, packed.packed = compressed, true
+	packed.request, packed.memory, packed.packed = compressed, nil, true
 	q.batches[i] = &packed
 }

@@ -34,6 +34,7 @@ type response struct {
 	message    string        // what the backend said of an accepted request
 
 	unsupported bool // the backend has no receiver of the signal
+	released    bool // the memory of the request is not used any more
 }
 
 type result uint8
@@ -131,6 +132,9 @@ func (s *sender) settle(b *batch, r response) {
 	}
 	s.took = r.result != retryable && r.result != undeliverable
 	s.queue.settle(r.result != retryable)
+	if r.result == accepted && r.released {
+		s.open.takeBack(b)
+	}
 	n := uint64(b.spans)
 	switch r.result {
 	case accepted:
