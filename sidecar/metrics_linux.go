@@ -53,14 +53,15 @@ func (o *observed) take() {
 	o.mu.Unlock()
 }
 
-// account returns what Next takes soon, for it is called at least every tenth of
-// a second; after the capture has ended, what was taken last.
+// account returns what Next takes, which it wakes for that; after the capture has
+// ended, what was taken last.
 func (o *observed) account() account {
 	select {
 	case <-o.taken: // an answer that came too late
 	default:
 	}
 	o.wanted.Store(true)
+	o.Wake()
 	select {
 	case <-o.taken:
 	case <-o.ended:

@@ -23,7 +23,7 @@ func Run(ctx context.Context, c Config, version string, started time.Time, log *
 		Idle(ctx, log, errors.New("the pod is on the host's network, whose traffic is not its own"))
 		return nil
 	}
-	tap, err := OpenTap(TapConfig{ExcludePorts: c.ExcludePorts}, log)
+	tap, err := OpenTap(TapConfig{ExcludePorts: c.ExcludePorts, HandOver: handOver(c.Export.ScheduleDelay)}, log)
 	if err != nil {
 		Idle(ctx, log, err)
 		return nil
@@ -31,6 +31,9 @@ func Run(ctx context.Context, c Config, version string, started time.Time, log *
 	if err := DropPrivileges(); err != nil {
 		Idle(ctx, log, errors.Join(err, tap.Close()))
 		return nil
+	}
+	if err := YieldCPU(); err != nil {
+		log.Warn("threads have the scheduling policy of any other", "error", err)
 	}
 	p, err := newPipeline(c, version, started, tap, log)
 	if err != nil {
@@ -50,6 +53,13 @@ func Run(ctx context.Context, c Config, version string, started time.Time, log *
 		Idle(ctx, log, err)
 	}
 	return nil
+}
+
+// handOver returns how long packets may wait in a ring, as a part of the delay
+// within which a span is to leave.
+func handOver(delay time.Duration) time.Duration {
+	const shortest, longest = 20 * time.Millisecond, 200 * time.Millisecond
+	return min(max(delay/5, shortest), longest)
 }
 
 // shutdownTimeout bounds what is sent at the end: within a pod's grace period

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/spile-dev/spile/bpf"
 	"github.com/spile-dev/spile/sidecar/capture"
@@ -28,6 +29,7 @@ type TapConfig struct {
 	Interfaces   []string // none means those that are up
 	RingBytes    int      // of all rings together; 0 means the default
 	ExcludePorts []uint16
+	HandOver     time.Duration // how long packets may wait in a ring; 0 means the default
 }
 
 // Tap is a live capture of the calling thread's network namespace, with the best
@@ -36,7 +38,8 @@ type Tap struct {
 	*capture.Live
 	Rung Rung
 
-	ebpf     *bpf.Tap // nil on the classic rung
+	lag      time.Duration // of one ring behind another
+	ebpf     *bpf.Tap      // nil on the classic rung
 	own      portSet
 	excluded portSet
 }
@@ -44,11 +47,11 @@ type Tap struct {
 // OpenTap starts a capture. Why a rung could not be had is logged as a warning;
 // the error joins the reasons for all of them.
 func OpenTap(c TapConfig, log *slog.Logger) (*Tap, error) {
-	t := &Tap{Rung: RungEBPF}
+	t := &Tap{Rung: RungEBPF, lag: 2 * c.HandOver}
 	for _, p := range c.ExcludePorts {
 		t.excluded.set(p, true)
 	}
-	live := capture.LiveConfig{Interfaces: c.Interfaces, RingBytes: c.RingBytes}
+	live := capture.LiveConfig{Interfaces: c.Interfaces, RingBytes: c.RingBytes, HandOver: c.HandOver}
 	first := t.openEBPF(live, c.ExcludePorts)
 	if first == nil {
 		return t, nil
@@ -81,7 +84,7 @@ func (t *Tap) openEBPF(live capture.LiveConfig, exclude []uint16) error {
 
 // FlowConfig returns how a flow.Table is to work on the packets of the tap.
 func (t *Tap) FlowConfig(emit func(*exchange.Exchange)) flow.Config {
-	c := flow.Config{Emit: emit}
+	c := flow.Config{Emit: emit, Lag: t.lag.Nanoseconds()}
 	if t.ebpf != nil {
 		c.Skipper = t.ebpf
 	} else {

@@ -22,9 +22,9 @@ import (
 // none: with the ring and the program itself it comes to less than 48 MiB.
 const memoryLimit = 36 << 20
 
-// maxProcs keeps the garbage collector from spreading over a large node: one
-// goroutine captures, another exports.
-const maxProcs = 2
+// maxProcs makes one thread at a time run Go code: two would wake each other for
+// work that one has done by then (docs/cost.md).
+const maxProcs = 1
 
 // version is set when the program is linked.
 var version = "dev"

@@ -4,8 +4,12 @@ package capture
 
 import "errors"
 
-// ErrIdle is returned by a live Source when no packet came for a while.
-var ErrIdle = errors.New("no packet")
+var (
+	// ErrIdle is returned by a live Source when no packet came for a while.
+	ErrIdle = errors.New("no packet")
+	// ErrWoken is returned by a live Source that was woken; see Live.Wake.
+	ErrWoken = errors.New("woken")
+)
 
 // Packet is an IP packet, from its IP header on.
 type Packet struct {
@@ -23,7 +27,8 @@ type Packet struct {
 // Source yields packets in the order of their capture.
 type Source interface {
 	// Next returns the next packet. It returns ErrIdle when none came for a
-	// while, so that the caller can attend to its clocks, and io.EOF at the end.
+	// while, so that the caller can attend to its clocks, ErrWoken if there is none
+	// now, and io.EOF at the end.
 	Next() (Packet, error)
 	Close() error
 }

@@ -24,10 +24,16 @@ type LiveConfig struct {
 	Attach func(fd int) error
 	// Meter may be nil.
 	Meter Meter
-	// Idle is how long Next waits for a packet before it returns ErrIdle; 0
-	// means a second.
+	// Idle is how long Next waits for a packet before it returns ErrIdle, longer
+	// each time until one comes, up to MaxIdle; 0 means a second.
 	Idle time.Duration
+	// HandOver bounds how long a packet waits in the ring before Next returns it; 0
+	// means 50 ms. When there is little traffic, handing over costs more than all else.
+	HandOver time.Duration
 }
+
+// MaxIdle is the longest time that Next waits, unless Wake is called.
+const MaxIdle = 32 * time.Second
 
 // Meter is told what the filter has to know to see how full the rings are; see
 // bpf.Tap.
@@ -45,19 +51,24 @@ func (noMeter) Drained()        {}
 
 const (
 	defaultRingBytes  = 4 << 20
+	defaultHandOver   = 50 * time.Millisecond
 	minBlocks         = 4
 	maxLiveInterfaces = 8
 )
 
 // Live captures the packets of network interfaces. It needs CAP_NET_RAW to be
-// opened and nothing afterwards. All methods but Stop belong to one goroutine.
+// opened and nothing afterwards. All methods but Stop and Wake belong to one goroutine.
 type Live struct {
-	rings   []*ring
-	current int
-	idle    time.Duration
-	meter   Meter
-	stop    atomic.Bool
-	drained bool // after Stop
+	rings    []*ring
+	current  int
+	idle     time.Duration // configured
+	waits    time.Duration // before the next ErrIdle
+	deadline time.Time     // until when epoll is waited for
+	packets  bool          // since the deadline was set
+	meter    Meter
+	stop     atomic.Bool
+	wake     atomic.Bool
+	finished bool // after Stop
 	// Readable when a ring is. The runtime waits for it: a goroutine that waits
 	// in a system call of its own keeps the runtime's monitor awake, which at
 	// 2,000 requests a second takes more CPU time than all else.
@@ -77,10 +88,13 @@ func OpenLive(c LiveConfig) (_ *Live, err error) {
 	if c.Idle == 0 {
 		c.Idle = time.Second
 	}
+	if c.HandOver == 0 {
+		c.HandOver = defaultHandOver
+	}
 	if c.Meter == nil {
 		c.Meter = noMeter{}
 	}
-	l := &Live{idle: c.Idle, meter: c.Meter}
+	l := &Live{idle: c.Idle, waits: c.Idle, meter: c.Meter}
 	defer func() {
 		if err != nil {
 			_ = l.Close()
@@ -90,7 +104,7 @@ func OpenLive(c LiveConfig) (_ *Live, err error) {
 		loopback := i.Flags&net.FlagLoopback != 0
 		size := share(c.RingBytes, loopback, interfaces)
 		c.Meter.Sized(loopback, size)
-		r, err := openRing(i.Index, i.Name, size/blockSize, c.Attach)
+		r, err := openRing(i.Index, i.Name, size/blockSize, c.HandOver, c.Attach)
 		if err != nil {
 			return nil, err
 		}
@@ -201,13 +215,13 @@ func (l *Live) Next() (Packet, error) {
 			return p, nil
 		}
 		if l.stop.Load() {
-			if l.drained {
+			if l.finished {
 				return Packet{}, io.EOF
 			}
-			// What was captured until now is in blocks that the kernel has not
-			// handed over: it does so after retireMillis.
-			time.Sleep(3 * retireMillis * time.Millisecond)
-			l.drained = true
+			for _, r := range l.rings {
+				r.finish()
+			}
+			l.finished = true
 			continue
 		}
 		if err := l.wait(); err != nil {
@@ -229,13 +243,17 @@ func (l *Live) ready() *ring {
 
 func (l *Live) wait() error {
 	l.meter.Drained()
-	if err := l.epoll.SetReadDeadline(time.Now().Add(l.idle)); err != nil {
-		return fmt.Errorf("waiting for packets: %w", err)
+	// Setting the deadline costs more than coming back once without need.
+	if l.deadline.IsZero() {
+		l.deadline, l.packets = time.Now().Add(l.waits), false
+		if err := l.epoll.SetReadDeadline(l.deadline); err != nil {
+			return fmt.Errorf("waiting for packets: %w", err)
+		}
 	}
 	if l.stop.Load() { // whose deadline that may have replaced
 		return nil
 	}
-	woken := false
+	woken := l.wake.Load()
 	err := l.wakes.Read(func(uintptr) bool {
 		// Looks again first, now that no wake-up can be missed.
 		if woken || l.ready() != nil {
@@ -245,15 +263,36 @@ func (l *Live) wait() error {
 		return false
 	})
 	switch {
-	case err == nil || l.stop.Load():
+	case l.stop.Load():
+		return nil
+	case l.wake.Swap(false):
+		l.deadline = time.Time{}
+		return ErrWoken
+	case err == nil:
+		l.packets = true
 		return nil
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		for _, r := range l.rings {
-			r.clearError()
-		}
-		return ErrIdle
+		return l.expired()
 	}
 	return fmt.Errorf("waiting for packets: %w", err)
+}
+
+// expired deals with the end of the time that wait waits.
+func (l *Live) expired() error {
+	early := time.Now().Before(l.deadline) // for a Wake that was answered before
+	l.deadline = time.Time{}
+	switch {
+	case early:
+		return nil
+	case l.packets:
+		l.waits = l.idle
+		return nil
+	}
+	l.waits = min(2*l.waits, MaxIdle)
+	for _, r := range l.rings {
+		r.clearError()
+	}
+	return ErrIdle
 }
 
 // Lost returns how many packets found no room in a ring: user space was too slow.
@@ -263,6 +302,13 @@ func (l *Live) Lost() uint64 {
 		n += r.lost()
 	}
 	return n
+}
+
+// Wake makes Next return soon, with ErrWoken if there is no packet. It may be called
+// from any goroutine.
+func (l *Live) Wake() {
+	l.wake.Store(true)
+	_ = l.epoll.SetReadDeadline(time.Unix(0, 1))
 }
 
 // Stop makes Next return io.EOF after what has been captured. It may be called

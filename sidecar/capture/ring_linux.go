@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -12,20 +13,18 @@ import (
 const (
 	// blockSize holds a GSO packet of 64 KiB with its headers. Larger blocks would
 	// hold more of them in the same memory, but fewer blocks are less time.
-	blockSize = 128 << 10
-	// retireMillis is how long the kernel keeps a block that is not full: it
-	// bounds the delay of a packet, and the wake-ups when there is little traffic,
-	// which cost more than the packets (docs/cost.md). A ring lasts as many times
-	// as long as it has blocks, however little they hold.
-	retireMillis = 50
+	blockSize = 256 << 10
 
-	allProtocols = 0x0300 // ETH_P_ALL, network byte order: the only one that sees sent packets
+	// In network byte order.
+	allProtocols = 0x0300 // ETH_P_ALL, the only one that sees sent packets
+	noProtocol   = 0xb588 // for experiments (IEEE 802): nothing that is sent has it
 )
 
 // ring is an AF_PACKET socket bound to one interface, with its TPACKET_V3 ring
 // (Linux 3.2).
 type ring struct {
 	fd        int
+	ifindex   int
 	ifname    string
 	mem       []byte
 	blocks    int
@@ -33,13 +32,15 @@ type ring struct {
 	remaining uint32  // packets of the block not yet returned
 	next      uintptr // offset of the next of them
 	holding   bool    // the block is ours
+	last      bool    // the kernel adds nothing any more
 	drops     uint64
 	taken     func(n int) // is told how many bytes a block had that was given back
 }
 
 // openRing opens a socket whose ring has the given number of blocks, attaches
-// the filter and only then binds it, so that no packet passes unfiltered.
-func openRing(ifindex int, ifname string, blocks int, attach func(fd int) error) (_ *ring, err error) {
+// the filter and only then binds it, so that no packet passes unfiltered. The
+// kernel keeps a block that is not full for handOver at most.
+func openRing(ifindex int, ifname string, blocks int, handOver time.Duration, attach func(fd int) error) (_ *ring, err error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		if errors.Is(err, unix.EPERM) {
@@ -47,7 +48,7 @@ func openRing(ifindex int, ifname string, blocks int, attach func(fd int) error)
 		}
 		return nil, fmt.Errorf("opening a packet socket: %w", err)
 	}
-	r := &ring{fd: fd, ifname: ifname, blocks: blocks}
+	r := &ring{fd: fd, ifindex: ifindex, ifname: ifname, blocks: blocks}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -60,7 +61,7 @@ func openRing(ifindex int, ifname string, blocks int, attach func(fd int) error)
 	request := unix.TpacketReq3{
 		Block_size: blockSize, Block_nr: uint32(blocks),
 		Frame_size: frameSize, Frame_nr: uint32(blocks * blockSize / frameSize),
-		Retire_blk_tov: retireMillis,
+		Retire_blk_tov: uint32(handOver.Milliseconds()),
 	}
 	if err := unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &request); err != nil {
 		return nil, fmt.Errorf("making a ring of %d KiB for %s: %w", blocks*blockSize>>10, ifname, err)
@@ -90,7 +91,8 @@ func (r *ring) ready() bool {
 	}
 	r.release()
 	h := r.header()
-	if atomic.LoadUint32(&h.Block_status)&unix.TP_STATUS_USER == 0 {
+	ours := atomic.LoadUint32(&h.Block_status)&unix.TP_STATUS_USER != 0
+	if !ours && (!r.last || h.Num_pkts == 0) {
 		return false
 	}
 	r.holding = true
@@ -109,10 +111,20 @@ func (r *ring) release() {
 	}
 	h := r.header()
 	n := int(h.Blk_len)
+	h.Num_pkts = 0 // for finish
 	atomic.StoreUint32(&h.Block_status, unix.TP_STATUS_KERNEL)
 	r.taken(n)
 	r.holding = false
 	r.block = (r.block + 1) % r.blocks
+}
+
+// finish makes the kernel add no more packets. Those of the block that it has not
+// handed over can be read then.
+func (r *ring) finish() {
+	// Returns when no packet is on its way into the ring any more.
+	err := unix.Bind(r.fd, &unix.SockaddrLinklayer{Protocol: noProtocol, Ifindex: r.ifindex})
+	// An interface that is gone has no packets either.
+	r.last = err == nil || errors.Is(err, unix.ENODEV)
 }
 
 // read returns the next packet of the block; ready has returned true.

@@ -78,7 +78,7 @@ func (t *Table) expire(c *conn, now int64) bool {
 		if t.acknowledged(c) {
 			timeout = holeTimeoutAcked
 		}
-		if now-c.since < timeout {
+		if now-c.since < timeout+t.config.Lag {
 			return true
 		}
 		t.giveUp(c)

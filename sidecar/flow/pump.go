@@ -23,6 +23,8 @@ func Pump(source capture.Source, table *Table) error {
 			last = time.Now().UnixNano()
 			table.Tick(last)
 			continue
+		case errors.Is(err, capture.ErrWoken): // packets of the last moments may be in the ring
+			continue
 		}
 		table.Close(last)
 		if errors.Is(err, io.EOF) {

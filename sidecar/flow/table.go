@@ -32,6 +32,10 @@ type Config struct {
 	// the user excluded, or is the sidecar's own. May be nil.
 	Ignore func(d *bpf.Direction, out bool) bool
 
+	// Lag is how much later than others a packet may come, in nanoseconds: each ring
+	// of a live capture hands over in its own time.
+	Lag int64
+
 	Connections int // open ones that are followed; 8192
 	Late        int // bytes of segments that wait for earlier ones, all together; 4 MiB
 }
