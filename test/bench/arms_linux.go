@@ -156,9 +156,7 @@ func (p *pods) close() {
 	_ = os.RemoveAll(p.dir)
 }
 
-// sidecarArm exports to the sink in the client's namespace. Batches leave every
-// 200 ms instead of every second, so that a measurement of a second has its share of
-// the export.
+// sidecarArm exports to the sink in the client's namespace, by the defaults.
 func sidecarArm(name, path string, env []string) arm {
 	return arm{
 		name: name, port: applicationPort,
@@ -166,7 +164,7 @@ func sidecarArm(name, path string, env []string) arm {
 			w, err := p.start(p.server, command{
 				path: path, capabilities: []uintptr{unix.CAP_BPF, unix.CAP_NET_RAW},
 				env: append([]string{
-					"OTEL_SERVICE_NAME=bench", "OTEL_BSP_SCHEDULE_DELAY=200",
+					"OTEL_SERVICE_NAME=bench",
 					fmt.Sprintf("OTEL_EXPORTER_OTLP_ENDPOINT=http://%s:%d", clientIP, sinkPort),
 				}, env...),
 			})

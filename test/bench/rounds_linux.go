@@ -137,8 +137,9 @@ func (b *bench) put(ctx context.Context, l load, d time.Duration) (outcome, erro
 	return result, nil
 }
 
-// settle is how long a watcher gets to finish with what it has seen.
-const settle = 350 * time.Millisecond
+// settle is how long a watcher gets to finish with what it has seen: the sidecar
+// gathers spans for a second.
+const settle = 1300 * time.Millisecond
 
 func (b *bench) measure(ctx context.Context, l load, d time.Duration) error {
 	var watcher int64

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"sync"
 
 	"go.opentelemetry.io/collector/pdata/ptrace"
@@ -17,30 +18,25 @@ import (
 // cost the machine as little as it can, and counts the spans of complete
 // exchanges when it is asked to, by a line on standard input.
 func sink(_ []string, stdout io.Writer) error {
-	var mu sync.Mutex
-	var requests [][]byte
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		if r.URL.Path == "/v1/traces" {
-			mu.Lock()
-			requests = append(requests, body)
-			mu.Unlock()
-		}
-		w.Header().Set("Content-Type", "application/x-protobuf")
-	})
+	debug.SetGCPercent(-1)
 	l, err := net.FileListener(os.NewFile(3, "listener"))
 	if err != nil {
 		return err
 	}
-	go func() { _ = http.Serve(l, handler) }()
+	var kept kept
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go kept.receive(conn)
+		}
+	}()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		mu.Lock()
-		n, err := countSpans(requests)
-		mu.Unlock()
+		kept.Lock()
+		n, err := countSpans(kept.requests)
+		kept.Unlock()
 		if err != nil {
 			return err
 		}
@@ -49,6 +45,37 @@ func sink(_ []string, stdout io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// kept are the bodies of the requests for traces.
+type kept struct {
+	sync.Mutex
+	requests [][]byte
+}
+
+// receive answers the requests of a connection until it is closed.
+func (k *kept) receive(conn net.Conn) {
+	defer conn.Close()
+	r := bufio.NewReader(conn)
+	for {
+		request, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		body := make([]byte, max(request.ContentLength, 0))
+		if _, err := io.ReadFull(request.Body, body); err != nil {
+			return
+		}
+		if request.URL.Path == "/v1/traces" {
+			k.Lock()
+			k.requests = append(k.requests, body)
+			k.Unlock()
+		}
+		const answer = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n"
+		if _, err := io.WriteString(conn, answer); err != nil {
+			return
+		}
+	}
 }
 
 // countSpans returns how many spans of successful exchanges the requests have.
