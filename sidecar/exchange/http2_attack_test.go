@@ -144,7 +144,7 @@ var attacks = []attack{
 			return times(cl, 2000, func(i int) { cl.open(id(i), true, h2get("/", "x", strings.Repeat("x", 8000))...) })
 		},
 		// The connection may hold half of what all may.
-		dropped: map[exchange.Drop]int{exchange.DropMemory: 1504}, outcomes: map[exchange.Outcome]int{exchange.Unfinished: 496},
+		dropped: map[exchange.Drop]int{exchange.DropMemory: 1506}, outcomes: map[exchange.Outcome]int{exchange.Unfinished: 494},
 	},
 	{
 		name: "fields without name and value (CVE-2019-9516)",
