@@ -78,7 +78,10 @@ func (f *fieldDecoder) decode(block []byte, limit int, emit func(name, value str
 		f.start()
 	}
 	f.emit, f.limit, f.block = emit, limit, decodedBlock{}
-	_, err := f.dec.Write(block)
+	err := f.resize(&block)
+	if err == nil {
+		_, err = f.dec.Write(block)
+	}
 	if e := f.dec.Close(); err == nil {
 		err = e
 	}
@@ -87,6 +90,25 @@ func (f *fieldDecoder) decode(block []byte, limit int, emit func(name, value str
 	}
 	f.emit = nil
 	return f.block
+}
+
+// resize takes the updates of the table's size off the start of a block. There may
+// be two (RFC 7541, section 4.2), of which hpack takes only one per block.
+func (f *fieldDecoder) resize(block *[]byte) error {
+	for b := *block; len(b) > 0 && b[0]&0xe0 == 0x20; b = *block {
+		_, rest, ok := prefixed(b, 5)
+		if !ok {
+			return nil // Write tells
+		}
+		if _, err := f.dec.Write(b[:len(b)-len(rest)]); err != nil {
+			return err
+		}
+		if err := f.dec.Close(); err != nil {
+			return err
+		}
+		*block = rest
+	}
+	return nil
 }
 
 func (f *fieldDecoder) start() {

@@ -32,6 +32,9 @@ func TestHTTP2Table(t *testing.T) {
 		case 20:
 			grow(cl, 16384)
 			grow(sv, 65536)
+		case 40: // twice between two header blocks
+			grow(cl, 500)
+			grow(cl, 16000)
 		case 60: // the client's encoder goes on with the larger table until it has seen this
 			steps = append(steps, sv.settings(tableSize(100)))
 			grow(cl, 8000)
