@@ -160,36 +160,51 @@ func (l *lab) capture(t *testing.T) func() ([]exchanged, string) {
 	l.file = filepath.Join(l.dir, "all.pcap")
 	var out bytes.Buffer
 	dump := l.start(t, l.server, &out, "tcpdump", "-i", "eth0", "-s", "0", "-B", "32768", "-U", "-Z", "root", "-w", l.file, "tcp")
+	var got []exchanged
+	live := l.tap(t, l.server, func(x *exchange.Exchange) { got = append(got, describe(x)) })
+	for !strings.Contains(out.String(), "listening on") {
+		time.Sleep(20 * time.Millisecond)
+	}
+	return func() ([]exchanged, string) {
+		t.Helper()
+		counters := live()
+		end(t, dump, syscall.SIGINT)
+		if !strings.Contains(out.String(), "\n0 packets dropped by kernel") {
+			t.Errorf("packets were lost by tcpdump: %s", out.String())
+		}
+		return got, counters
+	}
+}
+
+// tap starts the tap in a namespace. The function that it returns ends it, and returns
+// its counters.
+func (l *lab) tap(t *testing.T, ns *netns.NS, emit func(*exchange.Exchange)) func() string {
+	t.Helper()
 	var tap *sidecar.Tap
-	err := l.server.Do(func() (err error) {
+	err := ns.Do(func() (err error) {
 		tap, err = sidecar.OpenTap(sidecar.TapConfig{Interfaces: []string{"eth0"}, RingBytes: 32 << 20}, slog.New(slog.DiscardHandler))
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []exchanged
-	table := flow.NewTable(tap.FlowConfig(func(x *exchange.Exchange) { got = append(got, describe(x)) }))
+	table := flow.NewTable(tap.FlowConfig(emit))
 	ended := make(chan error, 1)
 	go func() { ended <- flow.Pump(tap, table) }()
-	for !strings.Contains(out.String(), "listening on") {
-		time.Sleep(20 * time.Millisecond)
-	}
-	return func() ([]exchanged, string) {
+	return func() string {
 		t.Helper()
-		time.Sleep(1500 * time.Millisecond) // tcpdump gets its last packets a second late
+		time.Sleep(1500 * time.Millisecond) // the rings, and tcpdump, hand packets over late
 		tap.Stop()
 		err := <-ended
 		lost, counters := tap.Lost(), tap.Counters()
 		if err := errors.Join(err, tap.Close()); err != nil {
 			t.Fatal(err)
 		}
-		end(t, dump, syscall.SIGINT)
-		if lost > 0 || !strings.Contains(out.String(), "\n0 packets dropped by kernel") {
-			t.Errorf("packets were lost: %d by the tap; tcpdump: %s", lost, out.String())
+		if lost > 0 {
+			t.Errorf("%d packets were lost by the tap", lost)
 		}
 		checkAccounts(t, table)
-		return got, fmt.Sprintf("%s: %d packets seen, %d captured, %d omitted with %d bytes, %d bytes missing", tap.Rung,
+		return fmt.Sprintf("%s: %d packets seen, %d captured, %d omitted with %d bytes, %d bytes missing", tap.Rung,
 			counters.Seen, table.Stats.Packets, counters.Omitted, counters.OmittedBytes, table.Stats.Missing)
 	}
 }

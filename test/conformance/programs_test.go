@@ -24,6 +24,7 @@ import (
 const asGoServer = "serve"
 
 func TestMain(m *testing.M) {
+	h2Main()
 	if len(os.Args) == 2 && os.Args[1] == asGoServer {
 		fmt.Fprintln(os.Stderr, http.ListenAndServe(fmt.Sprintf(":%d", port), http.HandlerFunc(serveGo)))
 		os.Exit(1)

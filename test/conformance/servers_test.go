@@ -24,17 +24,22 @@ type entry struct {
 type exchanged struct {
 	entry
 	client, host, protocol, outcome string
+	grpc                            string // " grpc " and the status code, if it has one
 }
 
 func describe(x *exchange.Exchange) exchanged {
+	grpc := ""
+	if code, ok := x.GRPCStatus(); ok {
+		grpc = fmt.Sprint(" grpc ", code)
+	}
 	return exchanged{
 		entry{x.Request.Method, x.Request.Target, x.Response.Status, x.Request.BodySize, x.Response.BodySize},
-		x.Peers.Client.String(), x.Request.Host, x.Protocol.String(), x.Outcome.String(),
+		x.Peers.Client.String(), x.Request.Host, x.Protocol.String(), x.Outcome.String(), grpc,
 	}
 }
 
 func exchangeLine(x exchanged) string {
-	return fmt.Sprintf("%s %s %s %s %s -> %d %s, %d up, %d down", x.client, x.protocol, x.host, x.method, x.target, x.status, x.outcome, x.up, x.down)
+	return fmt.Sprintf("%s %s %s %s %s -> %d%s %s, %d up, %d down", x.client, x.protocol, x.host, x.method, x.target, x.status, x.grpc, x.outcome, x.up, x.down)
 }
 
 // server is a program that serves HTTP at port and logs what it did.
@@ -44,8 +49,9 @@ type server struct {
 	static   bool // it serves the files of lab.documents
 	command  func(t *testing.T, l *lab) []string
 	stop     syscall.Signal
-	log      string         // file; none: its output
-	entries  *regexp.Regexp // of a log line, with groups named after the fields of entry
+	log      string                  // file; none: its output
+	entries  *regexp.Regexp          // of a log line, with groups named after the fields of entry
+	parse    func(log string) string // rewrites the log so that entries match
 }
 
 // line is what a log entry and an exchange are compared by.
@@ -63,6 +69,9 @@ func (s server) line(e entry) string {
 // read parses an access log.
 func (s server) read(t *testing.T, log string) []entry {
 	t.Helper()
+	if s.parse != nil {
+		log = s.parse(log)
+	}
 	var all []entry
 	for l := range strings.Lines(log) {
 		m := s.entries.FindStringSubmatch(strings.TrimSpace(l))
