@@ -216,7 +216,11 @@ func (g *h2generator) step(s *h2stream) {
 		e.data(g.promised, true)
 		g.promised += 2
 	case k == 3 && g.IntN(4) == 0:
-		_ = g.by(g.IntN(2)).framer.WriteRSTStream(s.id, http2.ErrCodeCancel)
+		by := g.IntN(2)
+		if s.closed { // content of a request that the server refuses counts as it comes
+			by = 0
+		}
+		_ = g.by(by).framer.WriteRSTStream(s.id, http2.ErrCodeCancel)
 		g.end(s, "reset")
 	case k < 8 && !s.asked:
 		g.goOnAsking(s)

@@ -184,9 +184,10 @@ func deadlinePassed(x *exchange.Exchange) bool {
 		return false
 	}
 	// The client's clock starts before its request is sent, which waits for others
-	// on the connection, and gRPC's core rounds up by as much as a hundredth.
+	// on the connection and for the processor, and gRPC's core rounds up by as much
+	// as a hundredth. That a client cancels so shortly before its deadline is rarer.
 	timeout := float64(n) * float64(unit)
-	return float64(x.End-x.Start) >= timeout*0.99-min(timeout/10, 50e6)
+	return float64(x.End-x.Start) >= timeout*0.99-min(timeout/10, 1e9)
 }
 
 // rpcMethods are the methods that are known to exist: rpc.method may not be

@@ -75,7 +75,7 @@ func grpcCalls(times int) []grpcCall {
 			add(grpcCall{Method: "Unary", Size: 300000, Meta: map[string]string{"x-size": "500000"}})
 		}
 		if times < 10 { // among a thousand others it would be over before the call is sent
-			add(grpcCall{Method: "Deadline", Timeout: 1000, Size: 5, Meta: map[string]string{"x-sleep": "5000"}})
+			add(grpcCall{Method: "Deadline", Timeout: 3000, Size: 5, Meta: map[string]string{"x-sleep": "9000"}})
 		}
 	}
 	return all

@@ -87,6 +87,7 @@ func TestSpile(t *testing.T) {
 	t.Run("capabilities", func(t *testing.T) { c.testCapabilities(t, pods) })
 	need(t, "send requests", func(t *testing.T) { c.sendRequests(t, pods) })
 	t.Run("spans", func(t *testing.T) { testSpans(t, j, pods) })
+	t.Run("gRPC", func(t *testing.T) { c.testGRPC(t, j) })
 	t.Run("pods start while the webhook is down", func(t *testing.T) { c.testWebhookDown(t) })
 	t.Run("uninstall", func(t *testing.T) { c.testUninstall(t, pods) })
 }

@@ -5,6 +5,8 @@
 //	app frontend -upstream http://backend     serves :8080, asks upstream for every request
 //	app backend                               serves :8080
 //	app load -target http://frontend -requests 500 -workers 8
+//	app quotes                                serves gRPC at :50051
+//	app calls -target quotes -calls 200
 //	app threads NAME                          the status of the threads with this name, as JSON
 package main
 
@@ -27,10 +29,10 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
 	parts := map[string]func([]string, io.Writer) error{
-		"frontend": frontend, "backend": backend, "load": load, "threads": threads,
+		"frontend": frontend, "backend": backend, "load": load, "quotes": quotes, "calls": calls, "threads": threads,
 	}
 	if len(args) == 0 || parts[args[0]] == nil {
-		fmt.Fprintln(stderr, "usage: app frontend|backend|load|threads ...")
+		fmt.Fprintln(stderr, "usage: app frontend|backend|load|quotes|calls|threads ...")
 		return 2
 	}
 	if err := parts[args[0]](args[1:], stdout); err != nil {
