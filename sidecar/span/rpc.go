@@ -144,8 +144,8 @@ func rpcStatusOf(x *exchange.Exchange) rpcStatus {
 		return rpcStatus{}
 	}
 	code := rpcOfReset[x.Reset.Code]
-	if code == rpcCancelled && !x.Reset.ByServer && deadlinePassed(x) {
-		code = rpcDeadlineExceeded // clients cancel then
+	if code == rpcCancelled && deadlinePassed(x) {
+		code = rpcDeadlineExceeded // clients cancel then, and so do servers in Go
 	}
 	return rpcStatus{code, code != rpcNone, false}
 }
