@@ -113,9 +113,13 @@ func (r *rows) summary(t *flow.Table) string {
 	if r.shown != outcomes.sum {
 		shown = fmt.Sprintf(", %d of them shown", r.shown)
 	}
+	orphans := ""
+	if x.Orphans > 0 {
+		orphans = fmt.Sprintf("; %d responses without a request", x.Orphans)
+	}
 	return fmt.Sprintf("connections: %d%s; %d bytes missing\n", t.Stats.Opened, kinds.list(), t.Stats.Missing) +
-		fmt.Sprintf("requests: %d = %d reported%s%s + %d dropped%s\n", x.Seen,
-			outcomes.sum, outcomes.list(), shown, drops.sum, drops.list())
+		fmt.Sprintf("requests: %d = %d reported%s%s + %d dropped%s%s\n", x.Seen,
+			outcomes.sum, outcomes.list(), shown, drops.sum, drops.list(), orphans)
 }
 
 // counts are named numbers, and their sum.

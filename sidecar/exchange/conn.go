@@ -131,6 +131,7 @@ func (c *Conn) Data(d Dir, s Segment, b []byte) {
 		return
 	}
 	if c.lost && !c.resync(d, s, b) {
+		c.countLost(d, s, b)
 		c.note(d, s, b)
 		return
 	}
@@ -143,16 +144,6 @@ func (c *Conn) Data(d Dir, s Segment, b []byte) {
 		c.feed(d, s, b)
 	}
 	c.note(d, s, b)
-}
-
-// note remembers of the last bytes what resync asks for.
-func (c *Conn) note(d Dir, s Segment, b []byte) {
-	const beforeStatus = len("HTTP/1.1 ")
-	if status := statusLine(b); status == yes || !c.any || c.lastDir != d {
-		c.interim = status == maybe || status == yes && (len(b) <= beforeStatus || b[beforeStatus] == '1')
-	}
-	c.any, c.lastDir = true, d
-	c.sides[d].next = s.Seq + uint32(len(b))
 }
 
 // decide waits for enough bytes to tell what the connection is. A server that
@@ -185,6 +176,7 @@ func (c *Conn) decide(d Dir, s Segment, b []byte) {
 		c.feed(d, s, b)
 	case guessResponse:
 		c.e.Stats.Orphans++
+		c.becomeHTTP(d.Opposite(), Segment{})
 		c.loseBoundary(DropIncomplete)
 	case guessOther:
 		if kind == KindHTTP2 {
@@ -202,9 +194,12 @@ func (c *Conn) decide(d Dir, s Segment, b []byte) {
 	}
 }
 
+// becomeHTTP makes the connection one of HTTP/1, of which d is the direction of
+// requests: s is the first of them. Only the zero Segment stands for none, when
+// a response shows it.
 func (c *Conn) becomeHTTP(d Dir, s Segment) {
 	c.setKind(KindHTTP1)
-	c.client = d
+	c.client, c.role = d, RoleServer
 	if s.Out {
 		c.role = RoleClient
 	}
@@ -262,84 +257,16 @@ func (c *Conn) ignore(k Kind) {
 
 // dropHead counts the request whose head is not complete, if there is one.
 func (c *Conn) dropHead(why Drop) {
+	for d := range c.sides {
+		if s := &c.sides[d]; c.kind == KindUndecided && knownMethod(s.held) {
+			c.becomeHTTP(Dir(d), s.start)
+			s.mode = inHead
+		}
+	}
 	if s := &c.sides[c.client]; c.kind == KindHTTP1 && s.mode == inHead {
 		s.mode = atStart
 		c.e.dropUnparsed(why)
 	}
-}
-
-// Gap tells that the next n bytes of a direction are missing though they were
-// needed. Every exchange in progress is given up, and a boundary is awaited.
-func (c *Conn) Gap(d Dir, n int64) {
-	c.sides[d].next += uint32(n)
-	if c.kind.ignored() {
-		return
-	}
-	c.e.Stats.Gaps++
-	if c.h2 != nil {
-		c.h2.gap(d)
-		return
-	}
-	c.dropPending(DropGap)
-	c.loseBoundary(DropGap)
-	if !c.any || c.lastDir != d {
-		c.any, c.lastDir, c.interim = true, d, true
-	}
-}
-
-// loseBoundary makes the connection wait for a certain boundary.
-func (c *Conn) loseBoundary(why Drop) {
-	c.dropHead(why)
-	c.lost, c.unsure, c.tries = true, false, 0
-	for i := range c.sides {
-		c.release(&c.sides[i])
-		c.sides[i].mode = atStart
-		c.sides[i].body = body{}
-	}
-}
-
-// resync reports whether a request certainly starts with b: it fills the start
-// of a segment, the bytes before it on the connection were a final response, its
-// sender had received all of that and is one that waits for responses. On a
-// connection of which nothing is known to be before, its looks must do.
-func (c *Conn) resync(d Dir, s Segment, b []byte) bool {
-	const maxTries = 4096
-	if c.tries++; c.tries > maxTries {
-		c.ignore(KindGivenUp)
-		return false
-	}
-	if c.kind == KindUndecided && s.Aligned && c.resyncH2(d, s, b) {
-		return true
-	}
-	if !s.Aligned || c.pipelines || c.kind == KindHTTP1 && d != c.client || requestLine(b) != yes {
-		return false
-	}
-	switch {
-	case !c.any && !knownMethod(b): // it may be the end of one
-		return false
-	case c.any && (c.lastDir == d || c.interim || s.Ack != c.sides[d.Opposite()].next):
-		return false
-	case c.any:
-		c.e.Stats.Resyncs++
-		c.unsure = true
-	}
-	c.lost = false
-	if c.kind != KindHTTP1 {
-		c.becomeHTTP(d, s)
-	}
-	return true
-}
-
-// confirm reports that the request with which a boundary was found may be taken
-// for one. More from its sender before the response means that it was content,
-// of an upload whose response came early, or that responses to others are due.
-func (c *Conn) confirm() bool {
-	if !c.unsure || len(c.pending) == 0 {
-		return true
-	}
-	c.dropPending(DropGap)
-	c.loseBoundary(DropGap)
-	return false
 }
 
 // End tells that a direction has ended, with FIN.

@@ -47,7 +47,12 @@ func parseRequest(s string, r *Request, maxFields int) (head, bool) {
 	if !ok || at < 1 || !h.version(target[at+1:]) || method == "" || len(method) > maxMethod || !isName(method) {
 		return h, false
 	}
-	r.Method, r.Target = method, target[:at]
+	// Readers that accept more than one space between the parts skip them
+	// (RFC 9112, section 3).
+	if target = strings.Trim(target[:at], " "); target == "" {
+		return h, false
+	}
+	r.Method, r.Target = method, target
 	h.fields(rest, &r.Fields, maxFields)
 	switch authority, absolute := authorityOf(r.Target); {
 	case absolute:

@@ -188,6 +188,7 @@ func TestRequests(t *testing.T) {
 			[]string{"GET http://u:p@o.example:8080/x?y HTTP/1.1 [o.example:8080] -> 200 complete, 0 up, 5 down, 1+1 fields"},
 			0,
 		},
+		{"more spaces than one", []step{c("GET   /a b  HTTP/1.1\r\n\r\n"), s(ok5)}, ok("GET /a b HTTP/1.1 [] -> 200 complete, 0 up, 5 down"), 0},
 		{"asterisk form", []step{c("OPTIONS * HTTP/1.1\r\n\r\n"), s(ok5)}, ok("OPTIONS * HTTP/1.1 [] -> 200 complete, 0 up, 5 down"), 0},
 		{"unknown method", []step{c("M-SEARCH! /x HTTP/1.1\r\n\r\n"), s(ok5)}, ok("M-SEARCH! /x HTTP/1.1 [] -> 200 complete, 0 up, 5 down"), 0},
 		{"one-letter method", []step{c("g /x HTTP/1.1\r\n\r\n"), s(ok5)}, ok("g /x HTTP/1.1 [] -> 200 complete, 0 up, 5 down"), 0},

@@ -25,7 +25,12 @@ func TestResync(t *testing.T) {
 	}{
 		{"a request", []step{c(get), s(ok5), cLost(get), s(ok5), c(get), s(ok5)}, []string{gotOK, gotOK}},
 		{"a response", []step{c(get), s(ok5), c(get), sLost(ok5), c(get), s(ok5), c(get), s(ok5)}, []string{gotOK, gotOK}},
-		{"the end of a response", []step{c(get), s(ok5[:40]), sLost(ok5[40:]), c(get), s(ok5)}, []string{gotOK}},
+		{"the end of a response", []step{c(get), s(ok5[:40]), sLost(ok5[40:]), c(get), s(ok5)}, []string{gotOK, gotOK}},
+		{"the end of a response and the next", []step{c(get), s(ok5[:40]), sLost(ok5[40:] + ok5), c(get), s(ok5), c(get), s(ok5)}, []string{gotOK, gotOK, gotOK}},
+		{"the end of a response and the start of the next", []step{c(get), s(ok5[:40]), sLost(ok5[40:] + ok5[:9]), s(ok5[9:]), c(get), s(ok5)}, []string{gotOK, gotOK}},
+		{"the end of an upload", []step{c(post + "Content-Length: 9\r\n\r\n0123"), cLost("45678"), s(ok5), c(get), s(ok5)}, []string{"POST /p HTTP/1.1 [h] -> 200 complete, 9 up, 5 down, 2+1 fields", gotOK}},
+		{"an upload that may not have been sent", []step{c(upload), cLost("12345"), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"the end of chunks", []step{c(get), s("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"), sLost("lo\r\n0\r\n\r\n"), c(get), s(ok5)}, []string{gotOK}},
 		{"the start of a response", []step{c(get), sLost(ok5[:20]), s(ok5[20:]), c(get), s(ok5), c(get), s(ok5)}, []string{gotOK}},
 		{"the first of two pipelined requests", []step{cLost(get), c(other), s(ok5), s(ok5), c(get), s(ok5)}, []string{gotOK}},
 		{"requests of a client that pipelines", []step{c(get + get), s(ok5 + ok5), cLost(get + get), s(ok5), c(other), s(ok5), c(other), s(ok5)}, []string{gotOK, gotOK}},
@@ -75,5 +80,33 @@ func TestMidStream(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestCountedWhileLost has messages that cannot be put together for what is
+// missing: they are counted, and what the connection is, is known.
+func TestCountedWhileLost(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		steps     []step
+		seen, had uint64 // requests, of which exchanges were reported
+		orphans   uint64
+	}{
+		{"responses only", []step{s(ok5), s(ok5), s(ok5[:30]), s(ok5[30:])}, 0, 0, 3},
+		{"responses whose starts are missing", []step{c(get), sLost(ok5[:9]), s(ok5[9:]), c(get), sLost(ok5[:9]), s(ok5[9:]), c(get)}, 3, 0, 0},
+		{"a request line that is cut off", []step{c(get[:9]), cLost(get[9:]), s(ok5)}, 1, 0, 1},
+		{"requests only, the second cut off", []step{c(get), c(get[:9]), cLost(get[9:]), c(get)}, 3, 0, 0},
+	} {
+		for _, fromStart := range []bool{true, false} {
+			r := newReplay(exchange.Limits{}, fromStart)
+			for _, st := range tt.steps {
+				r.do(st, 0)
+			}
+			r.close(exchange.Unfinished)
+			r.check(t)
+			if st := &r.engine.Stats; st.Seen != tt.seen || uint64(len(r.got)) != tt.had || st.Orphans != tt.orphans || r.conn.Kind() != exchange.KindHTTP1 {
+				t.Errorf("%s, from start %t: %d requests seen, %q, %d responses without one, kind %s", tt.name, fromStart, st.Seen, r.got, st.Orphans, r.conn.Kind())
+			}
+		}
 	}
 }

@@ -76,7 +76,11 @@ func (r *replay) do(st step, size int) {
 	case sends:
 		r.send(st.dir, st.data, size)
 	case loses:
-		r.conn.Gap(st.dir, int64(len(st.data)))
+		if n := int64(len(st.data)); n == 0 {
+			r.conn.Gap(st.dir, 0)
+		} else if n -= r.conn.Bridge(st.dir, n); n > 0 {
+			r.conn.Gap(st.dir, n)
+		}
 		r.next[st.dir] += uint32(len(st.data))
 	case ends:
 		r.at++

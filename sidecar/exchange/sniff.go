@@ -91,10 +91,14 @@ func requestLine(b []byte) answer {
 	return yes
 }
 
-// knownMethod reports whether the method that a request line starts with is one
+// knownMethod reports whether the method that b starts with, and a space, is one
 // of RFC 9110, section 9, RFC 5789 or RFC 4918.
-func knownMethod(line []byte) bool {
-	switch method, _, _ := bytes.Cut(line, []byte{' '}); string(method) {
+func knownMethod(b []byte) bool {
+	n := bytes.IndexByte(b[:min(len(b), maxMethod)], ' ')
+	if n < 0 {
+		return false
+	}
+	switch string(b[:n]) {
 	case "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 		"PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE":
 		return true

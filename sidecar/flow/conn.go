@@ -239,8 +239,21 @@ func (t *Table) inTurn(c *conn, d exchange.Dir, ack uint32) bool {
 	return ahead <= 0 || ahead <= c.x.Skippable(d.Opposite())
 }
 
-// missing passes over bytes that will not come: needed or not.
+// missing passes over bytes that were sent and will not come: needed or not.
 func (t *Table) missing(c *conn, d exchange.Dir, n uint32) {
+	if c.x.Skippable(d) < int64(n) {
+		known := c.x.Bridge(d, int64(n))
+		t.Stats.Missing += uint64(known)
+		c.half[d].next += uint32(known)
+		n -= uint32(known)
+	}
+	if n > 0 {
+		t.lose(c, d, n)
+	}
+}
+
+// lose passes over bytes that will not come and may not have been received.
+func (t *Table) lose(c *conn, d exchange.Dir, n uint32) {
 	if c.x.Skippable(d) >= int64(n) {
 		t.skip(c, d, int64(n))
 		return
@@ -292,7 +305,7 @@ func (t *Table) reset(c *conn, d exchange.Dir, s *segment) {
 		t.giveUp(c)
 	}
 	if n := h.ahead(s.seq); c.x != nil && n > 0 {
-		t.missing(c, d, uint32(n))
+		t.lose(c, d, uint32(n))
 	}
 	t.end(c, exchange.Reset, s.at)
 }

@@ -1,0 +1,123 @@
+package exchange
+
+// Bridge takes the next n bytes of a direction, which are missing though they
+// were sent, as far as it is known what they are: the rest of a body of known
+// length. It returns how many that is.
+func (c *Conn) Bridge(d Dir, n int64) int64 {
+	side := &c.sides[d]
+	if c.kind != KindHTTP1 || c.lost || side.mode != inBody || side.body.framing != byLength ||
+		side.body.left > n || d == c.client && c.upload != nil && c.upload.unsent {
+		return 0
+	}
+	n = side.body.left
+	side.next += uint32(n)
+	side.body.skip(n)
+	at := int64(0) // they were not seen
+	if len(c.pending) > 0 {
+		at = c.pending[0].x.End
+	}
+	c.endBody(d, at)
+	return n
+}
+
+// Gap tells that the next n bytes of a direction are missing though they were
+// needed. Every exchange in progress is given up, and a boundary is awaited.
+func (c *Conn) Gap(d Dir, n int64) {
+	c.sides[d].next += uint32(n)
+	if c.kind.ignored() {
+		return
+	}
+	c.e.Stats.Gaps++
+	if c.h2 != nil {
+		c.h2.gap(d)
+		return
+	}
+	c.dropPending(DropGap)
+	c.loseBoundary(DropGap)
+	if !c.any || c.lastDir != d {
+		c.any, c.lastDir, c.interim = true, d, true
+	}
+}
+
+// loseBoundary makes the connection wait for a certain boundary.
+func (c *Conn) loseBoundary(why Drop) {
+	c.dropHead(why)
+	c.lost, c.unsure, c.tries = true, false, 0
+	for i := range c.sides {
+		c.release(&c.sides[i])
+		c.sides[i].mode = atStart
+		c.sides[i].body = body{}
+	}
+}
+
+// resync reports whether a request certainly starts with b: it fills the start
+// of a segment, the bytes before it on the connection were a final response, its
+// sender had received all of that and is one that waits for responses. On a
+// connection of which nothing is known to be before, its looks must do.
+func (c *Conn) resync(d Dir, s Segment, b []byte) bool {
+	const maxTries = 4096
+	if c.tries++; c.tries > maxTries {
+		c.ignore(KindGivenUp)
+		return false
+	}
+	if c.kind == KindUndecided && s.Aligned && c.resyncH2(d, s, b) {
+		return true
+	}
+	if !s.Aligned || c.pipelines || c.count > 0 && d != c.client || requestLine(b) != yes {
+		return false
+	}
+	switch {
+	case !c.any && !knownMethod(b): // it may be the end of one
+		return false
+	case c.any && (c.lastDir == d || c.interim || s.Ack != c.sides[d.Opposite()].next):
+		return false
+	case c.any:
+		c.e.Stats.Resyncs++
+		c.unsure = true
+	}
+	c.lost = false
+	if c.count == 0 {
+		c.becomeHTTP(d, s)
+	}
+	return true
+}
+
+// countLost counts what starts in a segment while no boundary is known: a
+// request that becomes no exchange, or a response to one that was not seen.
+func (c *Conn) countLost(d Dir, s Segment, b []byte) {
+	switch {
+	case !s.Aligned || c.kind != KindUndecided && c.kind != KindHTTP1:
+	case statusLine(b) == yes && (c.count == 0 || d != c.client):
+		c.e.Stats.Orphans++
+		if c.kind == KindUndecided {
+			c.becomeHTTP(d.Opposite(), Segment{})
+		}
+	case requestLine(b) != no && knownMethod(b) && (c.count == 0 || d == c.client):
+		if c.kind == KindUndecided {
+			c.becomeHTTP(d, s)
+		}
+		c.e.dropUnparsed(DropGap)
+	}
+}
+
+// confirm reports that the request with which a boundary was found may be taken
+// for one. More from its sender before the response means that it was content,
+// of an upload whose response came early, or that responses to others are due.
+func (c *Conn) confirm() bool {
+	if !c.unsure || len(c.pending) == 0 {
+		return true
+	}
+	c.dropPending(DropGap)
+	c.loseBoundary(DropGap)
+	return false
+}
+
+// note remembers of the last bytes what resync asks for.
+func (c *Conn) note(d Dir, s Segment, b []byte) {
+	const beforeStatus = len("HTTP/1.1 ")
+	if status := statusLine(b); status == yes || !c.any || c.lastDir != d {
+		c.interim = status == maybe || status == yes && (len(b) <= beforeStatus || b[beforeStatus] == '1')
+	}
+	c.any, c.lastDir = true, d
+	c.sides[d].next = s.Seq + uint32(len(b))
+}
