@@ -125,6 +125,10 @@ chart-test: $(HELM) ## Lint the chart and test what it renders
 footprint: image ## Report the sidecar's size, memory at rest and time to attach (root)
 	$(GO) run ./test/bench -footprint
 
+.PHONY: bounds
+bounds: build ## Put the sidecar through attacks and overload: memory, accounts (root)
+	$(GO) run ./test/bench -bounds
+
 .PHONY: bench
 bench: image ## Measure what watching costs an application (root; BENCHFLAGS=-help lists what can be chosen)
 	$(GO) build -trimpath -o $(BIN)/bench ./test/bench

@@ -80,14 +80,16 @@ func newPipeline(c Config, version string, started time.Time, tap *Tap, log *slo
 		opts.Measure = recorder.Record
 	}
 	builder := span.NewBuilder(c.Span)
+	memory := newBudget(goMemory())
+	c.Export.MaxQueueBytes = min(c.Export.MaxQueueBytes, memory.queue)
 	exporter, err := export.New(c.Export, c.resource, builder, opts)
 	if err != nil {
 		return nil, fmt.Errorf("making the exporter: %w", err)
 	}
 	p := &pipeline{source: newObserved(tap), exporter: exporter}
-	p.source.table = flow.NewTable(tap.FlowConfig(func(x *exchange.Exchange) {
-		exporter.Add(x, builder.Identify(x))
-	}))
+	table := tap.FlowConfig(func(x *exchange.Exchange) { exporter.Add(x, builder.Identify(x)) })
+	memory.bound(&table)
+	p.source.table = flow.NewTable(table)
 	read := func() []metric.Counter { return counters(p.source.account(), exporter.Stats()) }
 	if p.reporter, err = newReporter(c, version, started, recorder, read, opts, tap.Own); err != nil {
 		return nil, errors.Join(err, exporter.Shutdown(context.Background()))

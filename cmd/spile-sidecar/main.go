@@ -12,15 +12,13 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spile-dev/spile/sidecar"
 )
-
-// memoryLimit is a soft limit for the Go runtime, in bytes, where GOMEMLIMIT sets
-// none: with the ring and the program itself it comes to less than 48 MiB.
-const memoryLimit = 36 << 20
 
 // maxProcs makes one thread at a time run Go code: two would wake each other for
 // work that one has done by then (docs/cost.md).
@@ -65,7 +63,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return 0
 	}
 	if getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+		debug.SetMemoryLimit(memoryLimit(os.ReadFile))
 	}
 	if getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(min(maxProcs, runtime.GOMAXPROCS(0)))
@@ -79,4 +77,19 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		sidecar.Idle(ctx, log, err)
 	}
 	return 0
+}
+
+// memoryLimit returns what the Go runtime may use: of the container's memory limit,
+// if there is one (cgroup v2), the part that the ring and the program leave.
+func memoryLimit(read func(string) ([]byte, error)) int64 {
+	const ours, of = 9, 16 // as the webhook has it
+	b, err := read("/sys/fs/cgroup/memory.max")
+	if err != nil {
+		return sidecar.DefaultMemory
+	}
+	limit, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil { // "max"
+		return sidecar.DefaultMemory
+	}
+	return min(limit/of*ours, sidecar.DefaultMemory)
 }

@@ -212,7 +212,7 @@ func (c *Conn) hold(side *side, b []byte) []byte {
 	case len(side.held)+len(b) > c.e.limits.Head:
 		c.giveUpHead(side, DropHeadTooLarge)
 		return nil
-	case !c.take(int64(len(b))):
+	case !c.takeUnproven(int64(len(b))):
 		c.giveUpHead(side, DropMemory)
 		return nil
 	}

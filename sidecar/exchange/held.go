@@ -16,6 +16,12 @@ func (c *Conn) take(n int64) bool {
 	return true
 }
 
+// takeUnproven is take of what is no message yet. It leaves half of the room to
+// messages, so that those of others find some when many are begun and none is ended.
+func (c *Conn) takeUnproven(n int64) bool {
+	return c.e.Stats.HeldBytes+n <= int64(c.e.limits.Buffered/2) && c.take(n)
+}
+
 // give counts n bytes as not held any more.
 func (c *Conn) give(n int64) {
 	c.heldBytes -= n

@@ -90,7 +90,7 @@ func (e Endpoint) MarshalText() ([]byte, error) { return []byte(e.Redacted()), n
 //	OTEL_EXPORTER_PROMETHEUS_HOST (localhost), OTEL_EXPORTER_PROMETHEUS_PORT (9464)
 //	OTEL_BSP_SCHEDULE_DELAY (1000 ms), OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512),
 //	OTEL_BSP_MAX_QUEUE_SIZE (32768)
-//	SPILE_QUEUE_BYTES (16777216)
+//	SPILE_QUEUE_BYTES (16777216), which package sidecar bounds by its memory
 //	SPILE_OTLP_HEADERS_FILE: a file in the format of OTEL_EXPORTER_OTLP_HEADERS, where
 //	  line ends separate too. It, and the certificates, are read again when they change.
 //

@@ -59,6 +59,19 @@ func TestBounds(t *testing.T) {
 				}
 			}
 		}},
+		{"segments behind a hole, on one connection after another", func(packet func(capture.Packet)) {
+			for i := range 5000 {
+				s := packets.Segment{To: netip.MustParseAddrPort(server), From: netip.MustParseAddrPort(attacker(i)), Flags: packets.SYN}
+				b := s.Bytes()
+				packet(capture.Packet{At: start, Data: b, Len: len(b)})
+				s.Flags, s.Seq, s.Payload = packets.ACK, 1001, get("/")
+				for range 200 {
+					b := s.Bytes()
+					packet(capture.Packet{At: start, Data: b, Len: len(b)})
+					s.Seq += uint32(len(s.Payload))
+				}
+			}
+		}},
 		{"HTTP/2 streams", endless("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x00\x00\x01\x01\x04\x00\x00\x00\x01\x82", 9000, 5)},
 	} {
 		t.Run(test.name, func(t *testing.T) {

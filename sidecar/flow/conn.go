@@ -40,6 +40,9 @@ type late struct {
 	held    int // its part of Stats.LateBytes
 }
 
+// keepLate is for how many late segments a direction keeps the memory.
+const keepLate = 4
+
 // before compares sequence numbers (RFC 9293, section 3.4).
 func before(a, b uint32) bool { return int32(a-b) < 0 }
 
@@ -174,7 +177,9 @@ func (t *Table) shift(h *half) {
 	t.Stats.LateBytes -= int64(h.late[0].held)
 	copy(h.late, h.late[1:])
 	h.late[len(h.late)-1] = late{}
-	h.late = h.late[:len(h.late)-1]
+	if h.late = h.late[:len(h.late)-1]; len(h.late) == 0 && cap(h.late) > keepLate {
+		h.late = nil // Stats.LateBytes does not count its memory any more
+	}
 }
 
 // deliver passes a segment on, unless it has to wait; then it returns false.

@@ -35,6 +35,7 @@ type options struct {
 	env       string
 	image     string
 	footprint bool
+	bounds    bool
 	json      string
 	accounts  bool
 }
@@ -82,6 +83,9 @@ func harness(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	if o.footprint {
 		return footprint(ctx, o, stdout)
 	}
+	if o.bounds {
+		return bounds(ctx, o, stdout)
+	}
 	loads, err := pick("load", o.loads, allLoads, func(l load) string { return l.Name })
 	if err != nil {
 		return err
@@ -123,6 +127,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f.StringVar(&o.env, "other-env", "", "environment `variables` of the other sidecar, NAME=VALUE separated by spaces")
 	f.StringVar(&o.image, "image", "bin/images/spile-sidecar.tar", "`path` of the sidecar's image, whose size is reported if it exists")
 	f.BoolVar(&o.footprint, "footprint", false, "only report sizes, memory at rest and the time to attach")
+	f.BoolVar(&o.bounds, "bounds", false, "only put the sidecar through attacks and overload; -loads names some of them")
 	f.StringVar(&o.json, "json", "", "write every measurement to this `file`")
 	f.BoolVar(&o.accounts, "accounts", false, "print the accounts that sidecars give at their end")
 	if err := f.Parse(args); err != nil {
