@@ -167,6 +167,9 @@ func TestWrongValues(t *testing.T) {
 		{"gpu", []string{endpoint, "sidecar.resources.limits.gpu=1"}, "'gpu' not allowed"},
 		{"replicas", []string{endpoint, "replicaCount=two"}, "/replicaCount"},
 		{"interval of audits", []string{endpoint, "audit.interval=20"}, "/audit/interval"},
+		{"Pod Security level", []string{endpoint, "webhook.podSecurityDefault=none"}, "/webhook/podSecurityDefault"},
+		{"duration of cert-manager's certificate", []string{endpoint, "certManager.duration=90d"}, "/certManager/duration"},
+		{"flag", []string{endpoint, "extraArgs[0]=cert-validity=1h"}, "/extraArgs/0"},
 		{"guard", []string{endpoint, "guard.enabled=yes please"}, "/guard/enabled"},
 		{"port of metrics", []string{endpoint, "webhook.port=8080"}, "/webhook/port"},
 	}
@@ -217,7 +220,7 @@ func TestWebhookConfiguration(t *testing.T) {
 func TestSidecarConfiguration(t *testing.T) {
 	objects := render(t, "otlp.protocol=grpc", "otlp.compression=gzip", "otlp.timeout=5000", "otlp.headers.api-key=a b\\,c",
 		"sidecar.image.digest=sha256:"+strings.Repeat("0", 64), "sidecar.env[0].name=OTEL_EXPORTER_OTLP_COMPRESSION", "sidecar.env[0].value=none",
-		"sidecar.resourceAttributes.k8s\\.cluster\\.name=test", "sidecar.serviceNameFromLabels=true")
+		"sidecar.resourceAttributes.k8s\\.cluster\\.name=test", "sidecar.serviceNameFromLabels=true", "webhook.podSecurityDefault=baseline")
 	data := find[corev1.ConfigMap](t, objects, "ConfigMap").Data["sidecar.yaml"]
 	c, err := webhook.ParseConfig([]byte(data))
 	if err != nil {
@@ -236,7 +239,7 @@ func TestSidecarConfiguration(t *testing.T) {
 	if diff := cmp.Diff(want, c.Env); diff != "" {
 		t.Errorf("env (-want +got):\n%s", diff)
 	}
-	if !c.ServiceNameFromLabels || c.ResourceAttributes["k8s.cluster.name"] != "test" {
+	if c.PodSecurityDefault != "baseline" || !c.ServiceNameFromLabels || c.ResourceAttributes["k8s.cluster.name"] != "test" {
 		t.Errorf("configuration %+v", c)
 	}
 }
@@ -331,6 +334,8 @@ func TestVariants(t *testing.T) {
 		{"cert-manager with an issuer", []string{"certManager.enabled=true", "certManager.issuerRef.name=corp"}, []string{"Certificate"}, []string{"Issuer", "Secret"}},
 		{"one replica", []string{"replicaCount=1"}, nil, []string{"PodDisruptionBudget"}},
 		{"no network policy", []string{"networkPolicy.enabled=false"}, nil, []string{"NetworkPolicy"}},
+		{"alerts", []string{"prometheusRule.enabled=true"}, []string{"PrometheusRule"}, nil},
+		{"further objects", []string{"extraObjects[0].apiVersion=v1", "extraObjects[0].kind=Endpoints", "extraObjects[0].metadata.name=x"}, []string{"Endpoints"}, nil},
 		{"Prometheus operator", []string{"serviceMonitor.enabled=true"}, []string{"ServiceMonitor"}, nil},
 	}
 	for _, tt := range tests {

@@ -78,4 +78,7 @@ env:
 resourceAttributes: {{ toJson . }}
 {{- end }}
 serviceNameFromLabels: {{ .Values.sidecar.serviceNameFromLabels }}
+{{- with .Values.webhook.podSecurityDefault }}
+podSecurityDefault: {{ . }}
+{{- end }}
 {{- end -}}
