@@ -40,6 +40,10 @@ help: ## Show this help
 build: ## Build spile, spile-sidecar and spile-webhook into bin/, static
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ $(BINARIES:%=./cmd/%)
 
+.PHONY: pgo
+pgo: ## Make the profile by which the compiler optimises the sidecar, from its benchmark
+	GOMAXPROCS=1 $(GO) test ./sidecar -run '^$$' -bench Pipeline -benchtime 3s -o $(BIN)/pipeline.test -cpuprofile cmd/spile-sidecar/default.pgo
+
 .PHONY: generate
 generate: ## Regenerate what is generated: the BPF object and its Go types (needs clang-14)
 	@for tool in clang-14 llvm-strip-14; do command -v $$tool >/dev/null || { \

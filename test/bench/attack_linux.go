@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -120,8 +121,11 @@ func (a *attacker) segment(flags byte, payload []byte) {
 	if flags&flagSYN != 0 {
 		a.seq++
 	}
-	for a.err = unix.Sendto(a.fd, b, 0, &a.peer); a.err == unix.EINTR || a.err == unix.ENOBUFS; {
+	for {
 		a.err = unix.Sendto(a.fd, b, 0, &a.peer)
+		if !errors.Is(a.err, unix.EINTR) && !errors.Is(a.err, unix.ENOBUFS) {
+			break
+		}
 	}
 	a.sent++
 }

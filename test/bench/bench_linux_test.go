@@ -29,6 +29,41 @@ func TestRatio(t *testing.T) {
 	}
 }
 
+func TestLatency(t *testing.T) {
+	round := func(ns ...int64) measurement {
+		h := histogram{}
+		for _, n := range ns {
+			h.add(n)
+		}
+		return measurement{Outcome: outcome{Latencies: h}}
+	}
+	fast, slow := round(100e3, 100e3, 100e3, 1e6), round(200e3, 200e3, 200e3, 2e6)
+	for _, test := range []struct {
+		percent   int
+		low, high float64
+	}{{50, 99, 101}, {99, 990, 1010}} {
+		if got := fast.Outcome.Latencies.quantile(test.percent); got < test.low || got > test.high {
+			t.Errorf("p%d of 100, 100, 100 and 1,000 µs: %.1f", test.percent, got)
+		}
+	}
+	if got := (histogram{}).quantile(99); got != 0 {
+		t.Errorf("p99 of nothing: %f", got)
+	}
+	base := []measurement{fast, fast, fast, fast}
+	for _, test := range []struct {
+		own  []measurement
+		want string
+	}{
+		{base, "**1.00** (1.00–1.00)"},
+		{[]measurement{slow, slow, slow, slow}, "**1.99** (1.99–1.99)"}, // latencies are to 1 %
+		{[]measurement{fast, fast, fast, slow}, "**1.00** (1.00–1.99)"}, // undecided
+	} {
+		if got := latencyRatio(base, test.own, 50); got != test.want {
+			t.Errorf("p50 %s, want %s", got, test.want)
+		}
+	}
+}
+
 func TestResponseSize(t *testing.T) {
 	for _, test := range []struct {
 		head, content string
@@ -71,6 +106,7 @@ func TestRequest(t *testing.T) {
 func TestBadInput(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
 		{"-rounds 0", "accepted are positive numbers"},
+		{"-turns 0", "accepted are positive numbers"},
 		{"extra", `unexpected argument "extra"`},
 	} {
 		_, err := parse(strings.Fields(test.args), &bytes.Buffer{})

@@ -21,13 +21,13 @@ func footprint(ctx context.Context, o options, w io.Writer) error {
 		fmt.Fprintf(w, "image %s: %.2f MiB\n", o.image, float64(image.Size())/(1<<20))
 	}
 	const times = 5
-	var rss, pss, toLog, inside []float64
+	var rss, pss, toLog, inside, idle []float64
 	for range times {
 		p, err := newPods()
 		if err != nil {
 			return err
 		}
-		err = rest(ctx, p, o.sidecar, &rss, &pss, &toLog, &inside)
+		err = rest(ctx, p, o.sidecar, &rss, &pss, &toLog, &inside, &idle)
 		p.close()
 		if err != nil {
 			return err
@@ -39,12 +39,13 @@ func footprint(ctx context.Context, o options, w io.Writer) error {
 	}
 	show("at rest, 2 s after its start: RSS", "MiB", rss)
 	show("at rest, 2 s after its start: PSS", "MiB", pss)
+	show("at rest, of 15 s: CPU", "ms per minute", idle)
 	show("from the start of the process to the log line that says it is attached", "ms", toLog)
 	show("from main to attached, as that line says", "ms", inside)
 	return nil
 }
 
-func rest(ctx context.Context, p *pods, path string, rss, pss, toLog, inside *[]float64) error {
+func rest(ctx context.Context, p *pods, path string, rss, pss, toLog, inside, idle *[]float64) error {
 	started := time.Now()
 	w, err := sidecarArm("", path, nil).start(p)
 	if err != nil {
@@ -70,5 +71,13 @@ func rest(ctx context.Context, p *pods, path string, rss, pss, toLog, inside *[]
 	}
 	r, s := w.memory()
 	*rss, *pss = append(*rss, float64(r)/(1<<20)), append(*pss, float64(s)/(1<<20))
+	const quarter = 15 * time.Second
+	before := w.cpu()
+	select {
+	case <-time.After(quarter):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	*idle = append(*idle, float64(w.cpu()-before)/1e6*float64(time.Minute/quarter))
 	return nil
 }

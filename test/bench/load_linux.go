@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/netip"
 	"runtime"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -46,7 +45,16 @@ type outcome struct {
 	Error    string  // of the first that failed
 	Seconds  float64 // from the first request to the last answer
 	CPU      int64   // of the clients, in nanoseconds
-	P50, P99 float64 // latency in µs, from when a request was due
+
+	Latencies histogram // from when a request was due
+}
+
+// add adds what a load came to later.
+func (o *outcome) add(later outcome) {
+	o.Requests += later.Requests
+	o.Seconds += later.Seconds
+	o.CPU += later.CPU
+	o.Latencies.merge(later.Latencies)
 }
 
 // generate is the load generator: arguments are the server's address and port, a
@@ -86,29 +94,22 @@ func generate(args []string, stdout io.Writer) error {
 }
 
 func summary(clients []client, start int64) outcome {
-	var o outcome
-	var all []int64
+	o := outcome{Latencies: histogram{}}
 	end := start
 	for i := range clients {
 		c := &clients[i]
-		all = append(all, c.latencies...)
+		o.Requests += len(c.latencies)
+		for _, ns := range c.latencies {
+			o.Latencies.add(ns)
+		}
 		end = max(end, c.end)
 		if c.err != nil {
 			o.Failed++
 			o.Error = c.err.Error()
 		}
 	}
-	slices.Sort(all)
-	o.Requests, o.Seconds = len(all), float64(end-start)/1e9
-	o.P50, o.P99 = float64(quantile(all, 50))/1e3, float64(quantile(all, 99))/1e3
+	o.Seconds = float64(end-start) / 1e9
 	return o
-}
-
-func quantile(sorted []int64, percent int) int64 {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[min(len(sorted)*percent/100, len(sorted)-1)]
 }
 
 // request returns the bytes of a request.

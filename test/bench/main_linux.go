@@ -25,6 +25,7 @@ import (
 // options are the flags.
 type options struct {
 	rounds    int
+	turns     int
 	limit     time.Duration
 	duration  time.Duration
 	warm      time.Duration
@@ -108,7 +109,7 @@ func harness(ctx context.Context, args []string, stdout, stderr io.Writer) error
 			return err
 		}
 	}
-	fmt.Fprintf(stdout, "%d rounds of %v after %v warm-up, in %v. %s\n", rounds, o.duration, o.warm,
+	fmt.Fprintf(stdout, "%d rounds of %v in %d turns after %v warm-up, in %v. %s\n", rounds, o.duration, o.turns, o.warm,
 		time.Since(started).Round(time.Second), foreign(results))
 	return writeTables(stdout, loads, arms, results)
 }
@@ -117,6 +118,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.IntVar(&o.rounds, "rounds", 5, "`number` of rounds")
+	f.IntVar(&o.turns, "turns", 4, "`number` of turns in which an arm is under a load, per round")
 	f.DurationVar(&o.limit, "limit", 6*time.Minute, "start no round that would end later")
 	f.DurationVar(&o.duration, "time", time.Second, "how long each arm is under each load, per round")
 	f.DurationVar(&o.warm, "warm", 250*time.Millisecond, "how long it is so before, to warm up")
@@ -136,8 +138,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	if f.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q; it takes flags only", f.Arg(0))
 	}
-	if o.rounds < 1 || o.duration <= 0 || o.warm <= 0 {
-		return o, errors.New("accepted are positive numbers of rounds and durations")
+	if o.rounds < 1 || o.turns < 1 || o.duration <= 0 || o.warm <= 0 {
+		return o, errors.New("accepted are positive numbers of rounds and turns, and durations")
 	}
 	return o, nil
 }

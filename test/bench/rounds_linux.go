@@ -34,10 +34,14 @@ type measurement struct {
 
 // bench is an arm at work.
 type bench struct {
-	arm  arm
-	pods *pods
-	made int
-	m    measurement
+	arm     arm
+	pods    *pods
+	made    int
+	m       measurement
+	watcher int64 // CPU time before it was measured, in nanoseconds
+	// While it was measured: CPU time of application and clients, of the sink and of the
+	// machine, and time, in seconds.
+	others, sink, busy, seconds float64
 }
 
 // measure puts all arms under a load, in turns.
@@ -67,14 +71,21 @@ func measure(ctx context.Context, o options, l load, arms []arm, round int, stde
 		}
 	}
 	time.Sleep(settle)
-	for _, i := range order {
-		b := benches[i]
-		if err := b.measure(ctx, l, o.duration); err != nil {
-			return nil, fmt.Errorf("%s under %s: %w", b.arm.name, l.Name, err)
+	for _, b := range benches {
+		b.begin()
+	}
+	for range o.turns {
+		for _, i := range rand.Perm(len(benches)) {
+			b := benches[i]
+			if err := b.turn(ctx, l, o.duration/time.Duration(o.turns)); err != nil {
+				return nil, fmt.Errorf("%s under %s: %w", b.arm.name, l.Name, err)
+			}
 		}
 	}
+	time.Sleep(settle)
 	var results []measurement
 	for _, b := range benches {
+		b.end()
 		b.m.Round, b.m.Load, b.m.Arm = round, l.Name, b.arm.name
 		if err := b.account(); err != nil {
 			return nil, fmt.Errorf("%s under %s: %w", b.arm.name, l.Name, err)
@@ -141,30 +152,40 @@ func (b *bench) put(ctx context.Context, l load, d time.Duration) (outcome, erro
 // gathers spans for a second.
 const settle = 1300 * time.Millisecond
 
-func (b *bench) measure(ctx context.Context, l load, d time.Duration) error {
-	var watcher int64
-	if b.pods.watcher != nil {
-		watcher = b.pods.watcher.cpu()
+// begin begins to measure what watches.
+func (b *bench) begin() {
+	b.m.Outcome.Latencies = histogram{}
+	if w := b.pods.watcher; w != nil {
+		b.watcher = w.cpu()
 	}
+}
+
+// turn puts the arm under a load and adds up what that came to.
+func (b *bench) turn(ctx context.Context, l load, d time.Duration) error {
 	app, sink, machine := b.pods.application.cpu(), b.pods.sink.cpu(), newMachine()
 	o, err := b.put(ctx, l, d)
 	if err != nil {
 		return err
 	}
-	m := &b.m
-	m.Outcome = o
-	n := 1e3 * float64(max(o.Requests, 1))
-	others := b.pods.application.cpu() - app + o.CPU
 	busy, seconds := machine.since()
+	b.busy, b.seconds = b.busy+busy, b.seconds+seconds
+	b.others += float64(b.pods.application.cpu()-app+o.CPU) / 1e9
+	b.sink += float64(b.pods.sink.cpu()-sink) / 1e9
+	b.m.Outcome.add(o)
+	return nil
+}
+
+// end reads what watches came to. Between its turns it has nothing to do.
+func (b *bench) end() {
+	m := &b.m
+	watcher := 0.0
 	if w := b.pods.watcher; w != nil {
-		time.Sleep(settle)
-		watcher = w.cpu() - watcher
+		watcher = float64(w.cpu()-b.watcher) / 1e9
 		m.RSS, m.PSS = w.memory()
 	}
-	m.WatcherCPU, m.OthersCPU, m.MachineCPU = float64(watcher)/n, float64(others)/n, busy*1e9/n
-	own := float64(others+watcher+b.pods.sink.cpu()-sink) / 1e9
-	m.Foreign = max(busy-own, 0) / (seconds * float64(runtime.NumCPU()))
-	return nil
+	n := float64(max(m.Outcome.Requests, 1)) / 1e6
+	m.WatcherCPU, m.OthersCPU, m.MachineCPU = watcher/n, b.others/n, b.busy/n
+	m.Foreign = max(b.busy-b.others-b.sink-watcher, 0) / (b.seconds * float64(runtime.NumCPU()))
 }
 
 // account ends what watches and reads what it saw.

@@ -37,7 +37,8 @@ func writeTables(w io.Writer, loads []load, arms []arm, results []measurement) e
 			}
 		}
 	}
-	_, err := fmt.Fprintln(w, "\nRatios and differences are to the arm *nothing* of the same round: median (lowest–highest).")
+	_, err := fmt.Fprintln(w, "\nRatios and differences are to the arm *nothing* of the same round: median (lowest–highest). "+
+		"Those of latency are of all rounds together, with the interval of 90 % that drawing rounds at random gives.")
 	return err
 }
 
@@ -49,7 +50,7 @@ func writeRow(w io.Writer, a arm, base, own []measurement) {
 		lost += m.Account.Lost
 	}
 	cells := []string{
-		a.name, ratio(base, own, throughput), ratio(base, own, p50), ratio(base, own, p99),
+		a.name, ratio(base, own, throughput), latencyRatio(base, own, 50), latencyRatio(base, own, 99),
 		"–", difference(base, own, othersCPU), difference(base, own, machineCPU), "–", "–", "–", "–",
 	}
 	if a.start != nil {
@@ -71,8 +72,8 @@ func writeRow(w io.Writer, a arm, base, own []measurement) {
 }
 
 func throughput(m measurement) float64 { return float64(m.Outcome.Requests) / m.Outcome.Seconds }
-func p50(m measurement) float64        { return m.Outcome.P50 }
-func p99(m measurement) float64        { return m.Outcome.P99 }
+func p50(m measurement) float64        { return m.Outcome.Latencies.quantile(50) }
+func p99(m measurement) float64        { return m.Outcome.Latencies.quantile(99) }
 func watcherCPU(m measurement) float64 { return m.WatcherCPU }
 func othersCPU(m measurement) float64  { return m.OthersCPU }
 func machineCPU(m measurement) float64 { return m.MachineCPU }
