@@ -29,6 +29,7 @@ func headEnd(b []byte, from int) int {
 // head is what a message head says about the framing of the message.
 type head struct {
 	ambiguous bool // two readers could disagree about it
+	paired    bool // it has as many CRs as LFs and no NUL: none is bare if each LF follows a CR
 	protocol  Protocol
 
 	length    int64 // Content-Length, -1 without
@@ -40,7 +41,7 @@ type head struct {
 // parseRequest parses a request head (RFC 9112, section 3) into r. It reports
 // whether it is one.
 func parseRequest(s string, r *Request, maxFields int) (head, bool) {
-	h := head{length: -1}
+	h := newHead(s)
 	line, rest := h.line(s)
 	method, target, ok := strings.Cut(line, " ")
 	at := strings.LastIndexByte(target, ' ')
@@ -84,7 +85,7 @@ func authorityOf(target string) (string, bool) {
 // parseResponse parses a response head (RFC 9112, section 4) into r. It reports
 // whether it is one.
 func parseResponse(s string, r *Response, maxFields int) (head, bool) {
-	h := head{length: -1}
+	h := newHead(s)
 	line, rest := h.line(s)
 	version, status, _ := strings.Cut(line, " ")
 	if !h.version(version) || len(status) < 3 || len(status) > 3 && status[3] != ' ' {
@@ -129,10 +130,16 @@ func (h *head) line(s string) (line, rest string) {
 	} else {
 		line = line[:n-1]
 	}
-	if strings.IndexByte(line, '\r') >= 0 || strings.IndexByte(line, 0) >= 0 {
+	if !h.paired && (strings.IndexByte(line, '\r') >= 0 || strings.IndexByte(line, 0) >= 0) {
 		h.ambiguous = true
 	}
 	return line, rest
+}
+
+// newHead looks at a whole head at once for what line would else look for in each
+// line.
+func newHead(s string) head {
+	return head{length: -1, paired: strings.Count(s, "\r") == strings.Count(s, "\n") && strings.IndexByte(s, 0) < 0}
 }
 
 // fields reads the header section (RFC 9112, section 5).
