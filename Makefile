@@ -58,7 +58,7 @@ verify-generated: generate ## Fail if regenerating changes a committed file
 .PHONY: image
 image: build ## Write the images of the sidecar and the webhook to bin/images, without a container engine
 	@mkdir -p $(BIN)/images
-	$(GO) run ./build/image -o $(BIN)/images/spile-sidecar.tar -t ghcr.io/spile-dev/spile-sidecar:$(IMAGE_TAG) $(BIN)/spile-sidecar
+	$(GO) run ./build/image -o $(BIN)/images/spile-sidecar.tar -t ghcr.io/spile-dev/spile-sidecar:$(IMAGE_TAG) -roots $(BIN)/spile-sidecar
 	$(GO) run ./build/image -o $(BIN)/images/spile-webhook.tar -t ghcr.io/spile-dev/spile-webhook:$(IMAGE_TAG) -user 65532 $(BIN)/spile-webhook
 
 IMAGE_TAG ?= $(VERSION)

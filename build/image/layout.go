@@ -22,6 +22,7 @@ type imageFile struct {
 type imageSpec struct {
 	Name, User, Arch string
 	Files            []imageFile
+	Extra            []imageFile // that no argument names
 }
 
 // Media types and file names of the OCI image specification, version 1.

@@ -26,7 +26,7 @@ func run(args []string, stderr io.Writer) int {
 	fs := flag.NewFlagSet("image", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.Usage = func() {
-		fmt.Fprintln(stderr, "usage: image -o FILE.tar -t NAME:TAG [-user UID] [-arch ARCH] FILE[=/PATH] ...")
+		fmt.Fprintln(stderr, "usage: image -o FILE.tar -t NAME:TAG [-user UID] [-arch ARCH] [-roots] FILE[=/PATH] ...")
 		fs.PrintDefaults()
 	}
 	out := fs.String("o", "", "`file` to write")
@@ -34,8 +34,12 @@ func run(args []string, stderr io.Writer) int {
 	fs.StringVar(&spec.Name, "t", "", "full `name` of the image, with registry and tag")
 	fs.StringVar(&spec.User, "user", "", "numeric `uid` that the image runs as; root if empty")
 	fs.StringVar(&spec.Arch, "arch", runtime.GOARCH, "`architecture` of the binaries, as Go names it")
+	withRoots := fs.Bool("roots", false, "add the certificate authorities that Mozilla trusts, as "+rootsPath)
 	if err := fs.Parse(args); err != nil {
 		return 2
+	}
+	if *withRoots {
+		spec.Extra = append(spec.Extra, roots())
 	}
 	if err := write(*out, spec, fs.Args()); err != nil {
 		fmt.Fprintln(stderr, "image:", err)
@@ -57,6 +61,7 @@ func write(out string, spec imageSpec, args []string) error {
 		}
 		spec.Files = append(spec.Files, f)
 	}
+	spec.Files = append(spec.Files, spec.Extra...)
 	archive, err := spec.archive()
 	if err != nil {
 		return fmt.Errorf("building %s: %w", spec.Name, err)

@@ -4,8 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"os"
@@ -90,6 +92,40 @@ func TestImage(t *testing.T) {
 	layer := untar(t, blob(m.Layers[0]))
 	if string(layer["app"]) != "binary" || string(layer["opt/x/app"]) != "binary" || len(layer) != 2 {
 		t.Errorf("layer holds %v", layer)
+	}
+}
+
+// TestRoots reads the certificate authorities as crypto/x509 would.
+func TestRoots(t *testing.T) {
+	dir := t.TempDir()
+	bin, out := filepath.Join(dir, "app"), filepath.Join(dir, "app.tar")
+	if err := os.WriteFile(bin, []byte("binary"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	if code := run([]string{"-o", out, "-t", "example.org/app:1", "-roots", bin}, &stderr); code != 0 {
+		t.Fatalf("exit status %d: %s", code, &stderr)
+	}
+	archive, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := untar(t, archive)
+	blob := func(d descriptor) []byte { return files["blobs/sha256/"+strings.TrimPrefix(d.Digest, "sha256:")] }
+	m := decode[manifest](t, blob(decode[index](t, files["index.json"]).Manifests[0]))
+	if c := decode[config](t, blob(m.Config)); c.Config.Entrypoint[0] != "/app" {
+		t.Errorf("entry point %q", c.Config.Entrypoint)
+	}
+	rest := untar(t, blob(m.Layers[0]))[strings.TrimPrefix(rootsPath, "/")]
+	n := 0
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		if c, err := x509.ParseCertificate(block.Bytes); err != nil || !c.IsCA {
+			t.Errorf("certificate %d: %v", n, err)
+		}
+		n++
+	}
+	if n < 100 {
+		t.Errorf("%d certificate authorities, want 100 and more", n)
 	}
 }
 
