@@ -35,7 +35,7 @@ type Config struct {
 //	SPILE_POD_IP, SPILE_HOST_IP  equal in a pod on the host's network, which is not watched
 //
 // The error joins every fault: each names the variable, its value and what is
-// accepted.
+// accepted. The Config is then usable: what is wrong counts as unset.
 func ConfigFromEnv(getenv func(string) string, version string) (Config, error) {
 	var c Config
 	var faults [5]error
@@ -47,6 +47,20 @@ func ConfigFromEnv(getenv func(string) string, version string) (Config, error) {
 	ip := getenv("SPILE_POD_IP")
 	c.HostNetwork = ip != "" && ip == getenv("SPILE_HOST_IP")
 	return c, errors.Join(faults[:]...)
+}
+
+// Faults returns those that an error of ConfigFromEnv joins.
+func Faults(err error) (faults []error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			faults = append(faults, Faults(e)...)
+		}
+		return faults
+	}
+	if err != nil {
+		faults = append(faults, err)
+	}
+	return faults
 }
 
 func logLevel(value string) (slog.Level, error) {

@@ -43,13 +43,11 @@ func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c, err := sidecar.ConfigFromEnv(os.Getenv, "test")
-	if err == nil {
-		err = sidecar.Run(ctx, c, "test", time.Now(), c.NewLogger(os.Stderr))
-	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	sidecar.Run(ctx, c, "test", time.Now(), c.NewLogger(os.Stderr))
 }
 
 // pods are two network namespaces joined by a veth pair.

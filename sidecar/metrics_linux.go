@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 	"github.com/spile-dev/spile/sidecar/export"
 	"github.com/spile-dev/spile/sidecar/flow"
 	"github.com/spile-dev/spile/sidecar/metric"
+	"github.com/spile-dev/spile/sidecar/span"
 )
 
 // observed is a tap that gives an account while it captures: counters belong to
@@ -115,6 +115,18 @@ func counters(a account, s export.Stats) []metric.Counter {
 	}
 }
 
+// measure returns what records durations, with the exemplars that a filter lets
+// pass.
+func measure(r *metric.Recorder, filter string) export.Measure {
+	return func(m *span.Measurement, ns uint64, end int64, id *span.Identity) {
+		var x *metric.Exemplar
+		if filter == export.ExemplarsAlwaysOn || filter == export.ExemplarsTraceBased && id.Sampled {
+			x = &metric.Exemplar{At: end, TraceID: id.TraceID, SpanID: id.SpanID}
+		}
+		r.Record(m, ns, x)
+	}
+}
+
 // reporter makes the metrics known, by OTLP or on a port.
 type reporter struct {
 	sender *export.Metrics
@@ -125,19 +137,21 @@ type reporter struct {
 // is a warning: spans are worth more than metrics.
 func newReporter(c Config, version string, started time.Time, recorder *metric.Recorder, read func() []metric.Counter,
 	opts export.Options, own func(uint16, bool),
-) (r reporter, err error) {
-	switch c.Export.Metrics.Exporter {
-	case export.ExporterOTLP:
-		encoder := metric.NewEncoder(c.resource, version, started.UnixNano())
-		collect := func() []byte { return encoder.Encode(recorder, read(), time.Now().UnixNano()) }
-		if r.sender, err = export.NewMetrics(c.Export.Metrics, collect, opts); err != nil {
-			return r, fmt.Errorf("making the exporter of metrics: %w", err)
-		}
+) (r reporter) {
+	switch m := c.Export.Metrics; m.Exporter {
+	case export.ExporterOTLP, export.ExporterConsole:
+		encoder := metric.NewEncoder(c.resource, version, started.UnixNano(), metric.Temporality{
+			DeltaDurations: m.Temporality != export.TemporalityCumulative,
+			DeltaCounters:  m.Temporality == export.TemporalityDelta,
+		})
+		r.sender = export.NewMetrics(m, func() ([]byte, func()) {
+			return encoder.Encode(recorder, read(), time.Now().UnixNano())
+		}, opts)
 	case export.ExporterPrometheus:
-		l, err := net.Listen("tcp", c.Export.Metrics.Prometheus)
+		l, err := net.Listen("tcp", m.Prometheus)
 		if err != nil {
 			opts.Log.Warn("metrics cannot be scraped", "error", err)
-			return r, nil
+			return r
 		}
 		port := uint16(l.Addr().(*net.TCPAddr).Port)
 		own(port, true)
@@ -146,7 +160,7 @@ func newReporter(c Config, version string, started time.Time, recorder *metric.R
 		})
 		opts.Log.Info("metrics can be scraped", "address", l.Addr().String())
 	}
-	return r, nil
+	return r
 }
 
 func serveMetrics(l net.Listener, log *slog.Logger, write func(http.ResponseWriter) error) *http.Server {

@@ -57,10 +57,7 @@ func BenchmarkPipeline(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		e, err := export.New(to, resource, builder, export.Options{})
-		if err != nil {
-			b.Fatal(err)
-		}
+		e := export.New(to, resource, builder, export.Options{})
 		pipeline(b, func(x *exchange.Exchange) { e.Add(x, builder.Identify(x)) })
 		if err := e.Shutdown(b.Context()); err != nil {
 			b.Error(err)

@@ -3,7 +3,6 @@ package sidecar
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -14,31 +13,27 @@ import (
 	"github.com/spile-dev/spile/sidecar/span"
 )
 
-// Run captures until the context ends, then sends what is queued. It returns an
-// error only if the exporter could not be made. Where nothing can be captured it
-// says so once and waits: a sidecar that exits would be started again and again,
-// and make the pod unready.
-func Run(ctx context.Context, c Config, version string, started time.Time, log *slog.Logger) error {
+// Run captures until the context ends, then sends what is queued. Where nothing
+// can be captured it says so once and waits: a sidecar that exits would be
+// started again and again, and make the pod unready.
+func Run(ctx context.Context, c Config, version string, started time.Time, log *slog.Logger) {
 	if c.HostNetwork {
 		Idle(ctx, log, errors.New("the pod is on the host's network, whose traffic is not its own"))
-		return nil
+		return
 	}
 	tap, err := OpenTap(TapConfig{ExcludePorts: c.ExcludePorts, HandOver: handOver(c.Export.ScheduleDelay)}, log)
 	if err != nil {
 		Idle(ctx, log, err)
-		return nil
+		return
 	}
 	if err := DropPrivileges(); err != nil {
 		Idle(ctx, log, errors.Join(err, tap.Close()))
-		return nil
+		return
 	}
 	if err := YieldCPU(); err != nil {
 		log.Warn("threads have the scheduling policy of any other", "error", err)
 	}
-	p, err := newPipeline(c, version, started, tap, log)
-	if err != nil {
-		return errors.Join(err, tap.Close())
-	}
+	p := newPipeline(c, version, started, tap, log)
 	log.Info("capturing", "rung", tap.Rung, "interfaces", tap.Interfaces(),
 		"attached_after", time.Since(started).Round(100*time.Microsecond).String(), "version", version)
 
@@ -52,7 +47,6 @@ func Run(ctx context.Context, c Config, version string, started time.Time, log *
 	if ctx.Err() == nil {
 		Idle(ctx, log, err)
 	}
-	return nil
 }
 
 // handOver returns how long packets may wait in a ring, as a part of the delay
@@ -73,28 +67,23 @@ type pipeline struct {
 	reporter reporter
 }
 
-func newPipeline(c Config, version string, started time.Time, tap *Tap, log *slog.Logger) (*pipeline, error) {
+func newPipeline(c Config, version string, started time.Time, tap *Tap, log *slog.Logger) *pipeline {
 	opts := export.Options{Log: log, Version: version, DialContext: dialer{tap.Own}.DialContext}
 	recorder := metric.NewRecorder()
 	if c.Export.Metrics.Exporter != export.ExporterNone {
-		opts.Measure = recorder.Record
+		opts.Measure = measure(recorder, c.Export.Metrics.Exemplars)
 	}
 	builder := span.NewBuilder(c.Span)
 	memory := newBudget(goMemory())
 	c.Export.MaxQueueBytes = min(c.Export.MaxQueueBytes, memory.queue)
-	exporter, err := export.New(c.Export, c.resource, builder, opts)
-	if err != nil {
-		return nil, fmt.Errorf("making the exporter: %w", err)
-	}
+	exporter := export.New(c.Export, c.resource, builder, opts)
 	p := &pipeline{source: newObserved(tap), exporter: exporter}
 	table := tap.FlowConfig(func(x *exchange.Exchange) { exporter.Add(x, builder.Identify(x)) })
 	memory.bound(&table)
 	p.source.table = flow.NewTable(table)
 	read := func() []metric.Counter { return counters(p.source.account(), exporter.Stats()) }
-	if p.reporter, err = newReporter(c, version, started, recorder, read, opts, tap.Own); err != nil {
-		return nil, errors.Join(err, exporter.Shutdown(context.Background()))
-	}
-	return p, nil
+	p.reporter = newReporter(c, version, started, recorder, read, opts, tap.Own)
+	return p
 }
 
 // shutdown sends what is queued, then the metrics, which tell of that, and logs

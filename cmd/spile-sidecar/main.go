@@ -69,13 +69,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		runtime.GOMAXPROCS(min(maxProcs, runtime.GOMAXPROCS(0)))
 	}
 	log := config.NewLogger(stderr)
-	if err != nil {
-		sidecar.Idle(ctx, log, err)
-		return 0
+	// As the specification has it: what is wrong counts as unset.
+	for _, fault := range sidecar.Faults(err) {
+		log.Warn("a variable is ignored", "error", fault)
 	}
-	if err := sidecar.Run(ctx, config, version, started, log); err != nil {
-		sidecar.Idle(ctx, log, err)
-	}
+	sidecar.Run(ctx, config, version, started, log)
 	return 0
 }
 

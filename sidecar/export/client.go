@@ -15,16 +15,18 @@ import (
 // maxResponseBytes bounds what is read of a backend's answer.
 const maxResponseBytes = 4 << 20
 
-func newClient(exporter string, cfg OTLP, opts Options) (client, error) {
+// newClient returns the client of an exporter. One whose files cannot be read
+// waits for them.
+func newClient(exporter string, cfg OTLP, opts Options) client {
 	switch exporter {
 	case ExporterNone:
-		return discard{}, nil
+		return discard{}
 	case ExporterConsole:
 		w := opts.Console
 		if w == nil {
 			w = os.Stdout
 		}
-		return console{w, cfg.signal}, nil
+		return console{w, cfg.signal}
 	}
 	return newReloader(cfg, opts)
 }

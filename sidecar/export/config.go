@@ -15,7 +15,7 @@ import (
 // Exporters of OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER.
 const (
 	ExporterOTLP       = "otlp"
-	ExporterConsole    = "console"    // of traces
+	ExporterConsole    = "console"
 	ExporterPrometheus = "prometheus" // of metrics
 	ExporterNone       = "none"
 )
@@ -31,6 +31,21 @@ const (
 const (
 	CompressionNone = "none"
 	CompressionGzip = "gzip"
+)
+
+// Temporalities of OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE. In the low
+// memory one what SDKs gather synchronously is delta, what they observe cumulative.
+const (
+	TemporalityCumulative = "cumulative"
+	TemporalityDelta      = "delta"
+	TemporalityLowMemory  = "lowmemory"
+)
+
+// Filters of OTEL_METRICS_EXEMPLAR_FILTER: which measurements leave an exemplar.
+const (
+	ExemplarsTraceBased = "trace_based" // those of sampled spans
+	ExemplarsAlwaysOn   = "always_on"
+	ExemplarsAlwaysOff  = "always_off"
 )
 
 // Config says where spans and metrics go and how many spans may wait.
@@ -51,8 +66,10 @@ type Config struct {
 type MetricsConfig struct {
 	Exporter string
 	OTLP
-	Interval   time.Duration // between exports
-	Prometheus string        // host:port to listen on
+	Interval    time.Duration // between exports
+	Temporality string
+	Exemplars   string // a filter
+	Prometheus  string // host:port to listen on
 }
 
 // OTLP says how the requests of a signal are sent.
@@ -62,7 +79,7 @@ type OTLP struct {
 	Headers     Headers
 	HeadersFile string // file of further headers
 	Compression string
-	Timeout     time.Duration // of one attempt
+	Timeout     time.Duration // of one attempt; an hour stands for none
 
 	Certificate       string // file of the CAs that the backend's certificate is verified with; "" for the system's
 	ClientCertificate string // file of the client's certificate, with ClientKey
@@ -77,29 +94,19 @@ type Endpoint struct{ url.URL }
 // MarshalText returns the URL without its password.
 func (e Endpoint) MarshalText() ([]byte, error) { return []byte(e.Redacted()), nil }
 
-// ConfigFromEnv reads the configuration from the environment variables of the
-// OpenTelemetry specification, with its defaults and precedence
-// (OTEL_EXPORTER_OTLP_TRACES_* and OTEL_EXPORTER_OTLP_METRICS_* over
-// OTEL_EXPORTER_OTLP_*):
-//
-//	OTEL_SDK_DISABLED, OTEL_TRACES_EXPORTER (otlp), OTEL_METRICS_EXPORTER (otlp)
-//	OTEL_EXPORTER_OTLP_[TRACES_|METRICS_]ENDPOINT (http://localhost:4318, for grpc http://localhost:4317)
-//	OTEL_EXPORTER_OTLP_[TRACES_|METRICS_]PROTOCOL (http/protobuf), _HEADERS, _COMPRESSION (none),
-//	  _TIMEOUT (10000 ms), _CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY, _INSECURE (false)
-//	OTEL_METRIC_EXPORT_INTERVAL (60000 ms)
-//	OTEL_EXPORTER_PROMETHEUS_HOST (localhost), OTEL_EXPORTER_PROMETHEUS_PORT (9464)
-//	OTEL_BSP_SCHEDULE_DELAY (1000 ms), OTEL_BSP_MAX_EXPORT_BATCH_SIZE (512),
-//	OTEL_BSP_MAX_QUEUE_SIZE (32768)
-//	SPILE_QUEUE_BYTES (16777216), which package sidecar bounds by its memory
-//	SPILE_OTLP_HEADERS_FILE: a file in the format of OTEL_EXPORTER_OTLP_HEADERS, where
-//	  line ends separate too. It, and the certificates, are read again when they change.
+// ConfigFromEnv reads the configuration from the environment variables that
+// docs/configuration.md lists: those of the OpenTelemetry specification, with its
+// defaults and precedence (OTEL_EXPORTER_OTLP_TRACES_* and
+// OTEL_EXPORTER_OTLP_METRICS_* over OTEL_EXPORTER_OTLP_*), and SPILE_* for what
+// it has no name for.
 //
 // Two defaults differ from the specification's. The schedule delay is 1 s, not
 // 5 s: a pod may be killed at any time. The queue is bounded by its bytes, and
 // by spans only far above 2048, which 100 spans a second fill in 20 s.
 //
 // The error joins every fault; the Config is then usable, with the default in
-// place of each faulty variable.
+// place of each faulty variable, as the specification says. A file that cannot be
+// read is a fault too, but kept: it is waited for, and spans with it.
 func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	e := env{getenv: getenv}
 	cfg := Config{
@@ -111,16 +118,15 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 		MaxQueueSpans: e.number("OTEL_BSP_MAX_QUEUE_SIZE", 1<<15, 1, 1<<24),
 		MaxQueueBytes: e.number("SPILE_QUEUE_BYTES", 16<<20, 1<<16, 1<<30),
 
-		Metrics: MetricsConfig{
-			Exporter: e.oneOf("OTEL_METRICS_EXPORTER", ExporterOTLP, ExporterPrometheus, ExporterNone),
-			OTLP:     e.otlp(metrics),
-			Interval: time.Duration(e.number("OTEL_METRIC_EXPORT_INTERVAL", 60_000, 100, 86_400_000)) * time.Millisecond,
-			Prometheus: net.JoinHostPort(cmp.Or(e.get("OTEL_EXPORTER_PROMETHEUS_HOST"), "localhost"),
-				strconv.Itoa(e.number("OTEL_EXPORTER_PROMETHEUS_PORT", 9464, 1, 1<<16-1))),
-		},
+		Metrics: e.metrics(),
 	}
-	if strings.EqualFold(e.get("OTEL_SDK_DISABLED"), "true") {
+	if e.boolean("OTEL_SDK_DISABLED") {
 		cfg.Exporter, cfg.Metrics.Exporter = ExporterNone, ExporterNone
+	}
+	for _, name := range []string{"OTEL_CONFIG_FILE", "OTEL_EXPERIMENTAL_CONFIG_FILE"} {
+		if e.get(name) != "" {
+			e.fault(fmt.Errorf("%s: configuration files are not supported; the other variables count", name))
+		}
 	}
 	cfg.MaxBatchSpans = min(cfg.MaxBatchSpans, cfg.MaxQueueSpans)
 	return cfg, e.join()
@@ -134,13 +140,28 @@ type env struct {
 	faults []error
 }
 
+func (e *env) metrics() MetricsConfig {
+	m := MetricsConfig{
+		Exporter: e.oneOf("OTEL_METRICS_EXPORTER", ExporterOTLP, ExporterPrometheus, ExporterConsole, ExporterNone),
+		OTLP:     e.otlp(metrics),
+		Interval: time.Duration(e.number("OTEL_METRIC_EXPORT_INTERVAL", 60_000, 100, 86_400_000)) * time.Millisecond,
+		Temporality: e.oneOf("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+			TemporalityCumulative, TemporalityDelta, TemporalityLowMemory),
+		Exemplars: e.oneOf("OTEL_METRICS_EXEMPLAR_FILTER", ExemplarsTraceBased, ExemplarsAlwaysOn, ExemplarsAlwaysOff),
+		Prometheus: net.JoinHostPort(cmp.Or(e.get("OTEL_EXPORTER_PROMETHEUS_HOST"), "localhost"),
+			strconv.Itoa(e.number("OTEL_EXPORTER_PROMETHEUS_PORT", 9464, 1, 1<<16-1))),
+	}
+	m.Timeout = min(m.Timeout, e.timeout("OTEL_METRIC_EXPORT_TIMEOUT", 30_000))
+	return m
+}
+
 // otlp reads the variables of a signal.
 func (e *env) otlp(s *signal) OTLP {
 	e.signal = s
 	c := OTLP{
 		Protocol:          e.otlpOneOf("PROTOCOL", ProtocolHTTPProtobuf, ProtocolGRPC, ProtocolHTTPJSON),
 		Compression:       e.otlpOneOf("COMPRESSION", CompressionNone, CompressionGzip),
-		Timeout:           time.Duration(e.number(e.otlpName("TIMEOUT"), 10000, 1, 600_000)) * time.Millisecond,
+		Timeout:           e.timeout(e.otlpName("TIMEOUT"), 10_000),
 		Certificate:       e.file(e.otlpName("CERTIFICATE"), "PEM file"),
 		ClientCertificate: e.file(e.otlpName("CLIENT_CERTIFICATE"), "PEM file"),
 		ClientKey:         e.file(e.otlpName("CLIENT_KEY"), "PEM file"),
@@ -186,15 +207,35 @@ func (e *env) otlpName(setting string) string {
 	return "OTEL_EXPORTER_OTLP_" + setting
 }
 
-// oneOf returns the variable's value, the first of accepted by default.
+// boolean returns true for "true" in any case; what is neither that nor "false" is
+// a fault, and false.
+func (e *env) boolean(name string) bool {
+	v := e.get(name)
+	yes := strings.EqualFold(v, "true")
+	if !yes && v != "" && !strings.EqualFold(v, "false") {
+		e.reject(name, v, "true or false")
+	}
+	return yes
+}
+
+// timeout returns a number of milliseconds, of which 0 is none.
+func (e *env) timeout(name string, unset int) time.Duration {
+	if ms := e.number(name, unset, 0, 3_600_000); ms > 0 {
+		return time.Duration(ms) * time.Millisecond
+	}
+	return time.Hour
+}
+
+// oneOf returns the variable's value, the first of accepted by default. Case
+// does not count.
 func (e *env) oneOf(name string, accepted ...string) string {
 	v := e.get(name)
 	if v == "" {
 		return accepted[0]
 	}
 	for _, a := range accepted {
-		if v == a {
-			return v
+		if strings.EqualFold(v, a) {
+			return a
 		}
 	}
 	e.reject(name, v, "one of "+strings.Join(accepted, ", "))
@@ -226,7 +267,7 @@ func (e *env) file(name, accepted string) string {
 	f, err := os.Open(v)
 	if err != nil {
 		e.fault(fmt.Errorf("%s=%q: %w; accepted is a readable %s", name, v, err, accepted))
-		return ""
+		return v
 	}
 	f.Close()
 	return v

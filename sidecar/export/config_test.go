@@ -92,7 +92,7 @@ func TestConfigDefaults(t *testing.T) {
 		`"ScheduleDelay":1000000000,"MaxBatchSpans":512,"MaxQueueSpans":32768,"MaxQueueBytes":16777216,"Metrics":{` +
 		`"Exporter":"otlp","Protocol":"http/protobuf","Endpoint":"http://localhost:4318/v1/metrics","Headers":{},` +
 		`"HeadersFile":"","Compression":"none","Timeout":10000000000,"Certificate":"","ClientCertificate":"","ClientKey":"",` +
-		`"Interval":60000000000,"Prometheus":"localhost:9464"}}`
+		`"Interval":60000000000,"Temporality":"cumulative","Exemplars":"trace_based","Prometheus":"localhost:9464"}}`
 	if d := cmp.Diff(want, string(got)); d != "" {
 		t.Errorf("config (-want +got):\n%s", d)
 	}
@@ -103,12 +103,13 @@ func TestConfigFaults(t *testing.T) {
 		"OTEL_TRACES_EXPORTER=zipkin", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=thrift", "OTEL_EXPORTER_OTLP_COMPRESSION=zstd",
 		"OTEL_EXPORTER_OTLP_TIMEOUT=10s", "OTEL_EXPORTER_OTLP_CERTIFICATE=/nowhere/ca.pem", "OTEL_EXPORTER_OTLP_CLIENT_KEY=config_test.go",
 		"OTEL_BSP_SCHEDULE_DELAY=0", "OTEL_EXPORTER_OTLP_HEADERS=secret,a b=secret,c=%zz,d=e%0Asecret", "SPILE_QUEUE_BYTES=1",
-		"OTEL_METRICS_EXPORTER=console", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=statsd", "OTEL_METRIC_EXPORT_INTERVAL=60s",
-		"OTEL_EXPORTER_PROMETHEUS_PORT=0"))
+		"OTEL_METRICS_EXPORTER=statsd", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=statsd", "OTEL_METRIC_EXPORT_INTERVAL=60s",
+		"OTEL_METRIC_EXPORT_TIMEOUT=-1", "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=both", "OTEL_METRICS_EXEMPLAR_FILTER=all",
+		"OTEL_EXPORTER_PROMETHEUS_PORT=0", "OTEL_SDK_DISABLED=yes", "OTEL_CONFIG_FILE=spile.yaml"))
 	const want = `OTEL_TRACES_EXPORTER="zipkin": accepted is one of otlp, console, none
 OTEL_EXPORTER_OTLP_TRACES_PROTOCOL="thrift": accepted is one of http/protobuf, grpc, http/json
 OTEL_EXPORTER_OTLP_COMPRESSION="zstd": accepted is one of none, gzip
-OTEL_EXPORTER_OTLP_TIMEOUT="10s": accepted is a number from 1 to 600000
+OTEL_EXPORTER_OTLP_TIMEOUT="10s": accepted is a number from 0 to 3600000
 OTEL_EXPORTER_OTLP_CERTIFICATE="/nowhere/ca.pem": open /nowhere/ca.pem: no such file or directory; accepted is a readable PEM file
 OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY: accepted is both or neither
 OTEL_EXPORTER_OTLP_HEADERS="REDACTED=…": accepted is key=value pairs, percent-encoded, separated by commas
@@ -117,15 +118,36 @@ OTEL_EXPORTER_OTLP_HEADERS="c=…": accepted is key=value pairs, percent-encoded
 OTEL_EXPORTER_OTLP_HEADERS="d=…": accepted is key=value pairs, percent-encoded, separated by commas
 OTEL_BSP_SCHEDULE_DELAY="0": accepted is a number from 1 to 60000
 SPILE_QUEUE_BYTES="1": accepted is a number from 65536 to 1073741824
-OTEL_METRICS_EXPORTER="console": accepted is one of otlp, prometheus, none
+OTEL_METRICS_EXPORTER="statsd": accepted is one of otlp, prometheus, console, none
 OTEL_EXPORTER_OTLP_METRICS_PROTOCOL="statsd": accepted is one of http/protobuf, grpc, http/json
 OTEL_METRIC_EXPORT_INTERVAL="60s": accepted is a number from 100 to 86400000
-OTEL_EXPORTER_PROMETHEUS_PORT="0": accepted is a number from 1 to 65535`
+OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="both": accepted is one of cumulative, delta, lowmemory
+OTEL_METRICS_EXEMPLAR_FILTER="all": accepted is one of trace_based, always_on, always_off
+OTEL_EXPORTER_PROMETHEUS_PORT="0": accepted is a number from 1 to 65535
+OTEL_METRIC_EXPORT_TIMEOUT="-1": accepted is a number from 0 to 3600000
+OTEL_SDK_DISABLED="yes": accepted is true or false
+OTEL_CONFIG_FILE: configuration files are not supported; the other variables count`
 	if err == nil {
 		t.Fatal("no error")
 	}
 	if d := cmp.Diff(want, err.Error()); d != "" {
 		t.Errorf("error (-want +got):\n%s", d)
+	}
+}
+
+// TestConfigCase: the values of enumerations and booleans count in any case, and
+// what is empty counts as unset.
+func TestConfigCase(t *testing.T) {
+	cfg, err := ConfigFromEnv(environ("OTEL_TRACES_EXPORTER=Console", "OTEL_EXPORTER_OTLP_PROTOCOL=GRPC", "OTEL_EXPORTER_OTLP_COMPRESSION=GZip",
+		"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=DELTA", "OTEL_EXPORTER_OTLP_TIMEOUT=0", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=",
+		"OTEL_BSP_SCHEDULE_DELAY= ", "OTEL_SDK_DISABLED=False"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Exporter != ExporterConsole || cfg.Protocol != ProtocolGRPC || cfg.Compression != CompressionGzip ||
+		cfg.Metrics.Temporality != TemporalityDelta || cfg.Timeout != time.Hour || cfg.Metrics.Timeout != 30*time.Second ||
+		cfg.ScheduleDelay != time.Second {
+		t.Errorf("configuration %+v", cfg)
 	}
 }
 

@@ -73,12 +73,16 @@ type Options struct {
 	Log     *slog.Logger // nil for none
 	Version string       // of this program
 	Console io.Writer    // of ExporterConsole, nil for standard output; one TracesData a line
-	// Measure is told of each exchange that is not left out, sampled or not, and
-	// of its duration in nanoseconds. May be nil.
-	Measure func(m *span.Measurement, ns uint64)
+	// Measure is told of each exchange that is not left out, sampled or not, of
+	// its duration in nanoseconds and of its span. May be nil.
+	Measure Measure
 	// DialContext opens connections to the backend, nil for net.Dialer's.
 	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }
+
+// Measure takes the duration of an exchange that ended at end (ns since the Unix
+// epoch). What m and id refer to is valid during the call.
+type Measure func(m *span.Measurement, ns uint64, end int64, id *span.Identity)
 
 // shutdownTimeout bounds Shutdown: within a pod's grace period others want
 // their part.
@@ -91,7 +95,7 @@ type Exporter struct {
 	log      *slog.Logger
 	builder  *span.Builder
 	envelope *envelope
-	measure  func(m *span.Measurement, ns uint64)
+	measure  Measure
 	client   client
 	maxBytes int // of a batch
 
@@ -114,13 +118,9 @@ type client interface {
 }
 
 // New starts an Exporter of the spans that builder makes, of the given
-// resource. Errors come from unreadable certificate files.
-func New(cfg Config, res pcommon.Resource, builder *span.Builder, opts Options) (*Exporter, error) {
-	c, err := newClient(cfg.Exporter, cfg.OTLP, opts)
-	if err != nil {
-		return nil, err
-	}
-	return start(cfg, res, builder, opts, c), nil
+// resource.
+func New(cfg Config, res pcommon.Resource, builder *span.Builder, opts Options) *Exporter {
+	return start(cfg, res, builder, opts, newClient(cfg.Exporter, cfg.OTLP, opts))
 }
 
 func start(cfg Config, res pcommon.Resource, builder *span.Builder, opts Options, c client) *Exporter {
@@ -157,7 +157,7 @@ func (e *Exporter) Add(x *exchange.Exchange, id span.Identity) {
 	}
 	if e.measure != nil {
 		if m, ns, ok := e.builder.Measurement(); ok {
-			e.measure(m, ns)
+			e.measure(m, ns, x.End, &id)
 		}
 	}
 	switch {

@@ -113,11 +113,17 @@ func environ(vars ...string) func(string) string {
 
 func newPipeline(t testing.TB, opts Options, vars ...string) *pipeline {
 	t.Helper()
-	getenv := environ(vars...)
-	cfg, err := ConfigFromEnv(getenv)
-	if err != nil {
+	if _, err := ConfigFromEnv(environ(vars...)); err != nil {
 		t.Fatal(err)
 	}
+	return newFaultyPipeline(t, opts, vars...)
+}
+
+// newFaultyPipeline is newPipeline of variables with faults.
+func newFaultyPipeline(t testing.TB, opts Options, vars ...string) *pipeline {
+	t.Helper()
+	getenv := environ(vars...)
+	cfg, _ := ConfigFromEnv(getenv)
 	spanCfg, err := span.ConfigFromEnv(getenv)
 	if err != nil {
 		t.Fatal(err)
@@ -129,10 +135,7 @@ func newPipeline(t testing.TB, opts Options, vars ...string) *pipeline {
 	p := &pipeline{builder: span.NewBuilder(spanCfg), log: new(logBuffer)}
 	opts.Version = "test"
 	opts.Log = textLog(p.log)
-	c, err := newClient(cfg.Exporter, cfg.OTLP, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := newClient(cfg.Exporter, cfg.OTLP, opts)
 	if path := getenv("SPILE_TEST_POISON"); path != "" {
 		c = poisoned{c, path}
 	}

@@ -8,14 +8,9 @@ type Forwarder struct {
 	client client
 }
 
-// NewForwarder returns a Forwarder to the backend that cfg names. Errors come
-// from unreadable certificate files.
-func NewForwarder(cfg Config, opts Options) (*Forwarder, error) {
-	c, err := newClient(cfg.Exporter, cfg.OTLP, opts)
-	if err != nil {
-		return nil, err
-	}
-	return &Forwarder{cfg, c}, nil
+// NewForwarder returns a Forwarder to the backend that cfg names.
+func NewForwarder(cfg Config, opts Options) *Forwarder {
+	return &Forwarder{cfg, newClient(cfg.Exporter, cfg.OTLP, opts)}
 }
 
 // Target is where requests are sent, without a password.

@@ -11,12 +11,12 @@ import (
 // alone.
 const unsupportedPause = time.Hour
 
-// Metrics sends metrics at intervals. They are cumulative, so that an export
-// which fails loses nothing: the next has it too.
+// Metrics sends metrics at intervals. There is no retry: what an export that
+// fails had, the next has too.
 type Metrics struct {
 	cfg     MetricsConfig
 	client  client
-	collect func() []byte
+	collect Collect
 	log     *slog.Logger
 
 	cancel context.CancelFunc
@@ -26,19 +26,19 @@ type Metrics struct {
 	until  time.Time
 }
 
-// NewMetrics starts to send what collect returns, an encoded
-// ExportMetricsServiceRequest, from a goroutine of its own. Errors come from
-// unreadable files.
-func NewMetrics(cfg MetricsConfig, collect func() []byte, opts Options) (*Metrics, error) {
-	c, err := newClient(ExporterOTLP, cfg.OTLP, opts)
-	if err != nil {
-		return nil, err
+// Collect returns an encoded ExportMetricsServiceRequest, and what is to be called
+// when the backend has taken it.
+type Collect func() (request []byte, delivered func())
+
+// NewMetrics starts to send what collect returns, from a goroutine of its own.
+func NewMetrics(cfg MetricsConfig, collect Collect, opts Options) *Metrics {
+	m := &Metrics{
+		cfg: cfg, client: newClient(cfg.Exporter, cfg.OTLP, opts), collect: collect, log: logger(opts), done: make(chan struct{}),
 	}
-	m := &Metrics{cfg: cfg, client: c, collect: collect, log: logger(opts), done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
 	go m.run(ctx)
-	return m, nil
+	return m
 }
 
 func (m *Metrics) run(ctx context.Context) {
@@ -60,7 +60,11 @@ func (m *Metrics) run(ctx context.Context) {
 func (m *Metrics) send(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
-	r := m.client.send(ctx, m.collect())
+	request, delivered := m.collect()
+	r := m.client.send(ctx, request)
+	if r.result == accepted {
+		delivered()
+	}
 	endpoint := m.cfg.Endpoint.Redacted()
 	switch {
 	case r.result == accepted && (r.rejected > 0 || r.message != ""):

@@ -43,11 +43,8 @@ func metricsInBubble(t *testing.T, test func(t *testing.T, b *backend, network *
 					t.Fatal(err)
 				}
 				buffer := new(logBuffer)
-				m, err := NewMetrics(cfg.Metrics, func() []byte { return request },
+				m := NewMetrics(cfg.Metrics, func() ([]byte, func()) { return request, func() {} },
 					Options{Log: textLog(buffer), Version: "test", DialContext: network.dial})
-				if err != nil {
-					t.Fatal(err)
-				}
 				test(t, b, network, m, buffer.lines)
 			})
 		})

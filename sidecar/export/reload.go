@@ -10,7 +10,7 @@ import (
 // reloader is an OTLP client that is made anew when one of the files it was made
 // from has changed: certificates are renewed, and secrets rotated, while it runs.
 type reloader struct {
-	client
+	client // nil while a file cannot be read
 	cfg    OTLP
 	opts   Options
 	log    *slog.Logger
@@ -23,13 +23,14 @@ type stamp struct {
 	modified time.Time
 }
 
-func newReloader(cfg OTLP, opts Options) (client, error) {
+func newReloader(cfg OTLP, opts Options) client {
 	r := &reloader{cfg: cfg, opts: opts, log: logger(opts), stamps: cfg.stamps()}
-	var err error
-	if r.client, err = newOTLPClient(cfg, opts); err != nil || len(r.stamps) == 0 {
-		return r.client, err
+	c, err := newOTLPClient(cfg, opts)
+	if err == nil && len(r.stamps) == 0 {
+		return c
 	}
-	return r, nil
+	r.client = c // an interface, nil with the error
+	return r
 }
 
 // stamps are those of the files that cfg names.
@@ -48,24 +49,37 @@ func (c *OTLP) stamps() (stamps []stamp) {
 }
 
 func (r *reloader) send(ctx context.Context, request []byte) response {
-	if now := r.cfg.stamps(); !equal(now, r.stamps) {
+	if now := r.cfg.stamps(); r.client == nil || !equal(now, r.stamps) {
 		r.stamps = now
-		r.reload()
+		if err := r.reload(); err != nil {
+			return retry(err)
+		}
 	}
 	return r.client.send(ctx, request)
 }
 
 // reload keeps what there is if it cannot be replaced: a file may be about to be
-// written.
-func (r *reloader) reload() {
+// written. The error says that there is nothing to keep.
+func (r *reloader) reload() error {
+	endpoint := r.cfg.Endpoint.Redacted()
 	c, err := newOTLPClient(r.cfg, r.opts)
-	if err != nil {
-		r.log.Warn("keeping the credentials there are", "endpoint", r.cfg.Endpoint.Redacted(), "error", err)
-		return
+	switch {
+	case err != nil && r.client == nil:
+		return err
+	case err != nil:
+		r.log.Warn("keeping the credentials there are", "endpoint", endpoint, "error", err)
+		return nil
 	}
 	r.close()
 	r.client = c
-	r.log.Info("credentials read again", "endpoint", r.cfg.Endpoint.Redacted())
+	r.log.Info("credentials read again", "endpoint", endpoint)
+	return nil
+}
+
+func (r *reloader) close() {
+	if r.client != nil {
+		r.client.close()
+	}
 }
 
 func equal(a, b []stamp) bool {

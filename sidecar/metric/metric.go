@@ -7,6 +7,7 @@
 package metric
 
 import (
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,6 +31,18 @@ type series struct {
 	overflow bool // of more sets than an instrument may have
 	sum      uint64
 	buckets  [len(bounds) + 1]uint64
+	// exemplars has the last one of each bucket that had any.
+	exemplars []Exemplar
+}
+
+// Exemplar is a measurement of its own, and the span that was measured.
+type Exemplar struct {
+	At      int64 // ns since the Unix epoch
+	TraceID [16]byte
+	SpanID  [8]byte
+
+	ns     uint64
+	bucket int
 }
 
 func (s *series) count() (n uint64) {
@@ -54,8 +67,9 @@ func NewRecorder() *Recorder {
 	return &Recorder{index: make(map[span.Measurement]int)}
 }
 
-// Record adds a duration in nanoseconds to the series of m.
-func (r *Recorder) Record(m *span.Measurement, ns uint64) {
+// Record adds a duration in nanoseconds to the series of m. The exemplar is kept
+// until another takes its place; it may be nil.
+func (r *Recorder) Record(m *span.Measurement, ns uint64, x *Exemplar) {
 	bucket := 0
 	for bucket < len(boundsNS) && ns > boundsNS[bucket] {
 		bucket++
@@ -64,7 +78,21 @@ func (r *Recorder) Record(m *span.Measurement, ns uint64) {
 	s := r.find(m)
 	s.buckets[bucket]++
 	s.sum += ns
+	if x != nil {
+		s.keep(*x, bucket, ns)
+	}
 	r.mu.Unlock()
+}
+
+func (s *series) keep(x Exemplar, bucket int, ns uint64) {
+	x.bucket, x.ns = bucket, ns
+	for i := range s.exemplars {
+		if s.exemplars[i].bucket == bucket {
+			s.exemplars[i] = x
+			return
+		}
+	}
+	s.exemplars = append(s.exemplars, x)
 }
 
 func (r *Recorder) find(m *span.Measurement) *series {
@@ -96,7 +124,11 @@ func (r *Recorder) find(m *span.Measurement) *series {
 func (r *Recorder) snapshot() []series {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]series(nil), r.series...)
+	all := slices.Clone(r.series)
+	for i := range all {
+		all[i].exemplars = slices.Clone(all[i].exemplars)
+	}
+	return all
 }
 
 // instrument is what a histogram is called.

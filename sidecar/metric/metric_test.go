@@ -42,20 +42,31 @@ var someCounters = []Counter{
 func recorded() *Recorder {
 	r := NewRecorder()
 	for _, ns := range []uint64{0, 5e6, 5e6 + 1, 3e9, 20e9} {
-		r.Record(&server, ns)
+		r.Record(&server, ns, nil)
 	}
 	for _, m := range []span.Measurement{failed, client, rpc, call} {
-		r.Record(&m, 1e6)
+		r.Record(&m, 1e6, nil)
 	}
 	return r
 }
 
-// TestEncode builds with pdata what the encoder must have written.
-func TestEncode(t *testing.T) {
-	got, err := (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics(NewEncoder(testResource(), "1.2.3", 1000).Encode(recorded(), someCounters, 2000))
+// encoded decodes what is encoded, which a backend took or did not.
+func encoded(t *testing.T, e *Encoder, r *Recorder, counters []Counter, now int64, taken bool) pmetric.Metrics {
+	t.Helper()
+	request, delivered := e.Encode(r, counters, now)
+	md, err := (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics(request)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if taken {
+		delivered()
+	}
+	return md
+}
+
+// TestEncode builds with pdata what the encoder must have written.
+func TestEncode(t *testing.T) {
+	got := encoded(t, NewEncoder(testResource(), "1.2.3", 1000, Temporality{}), recorded(), someCounters, 2000, false)
 	want := pmetric.NewMetrics()
 	add := func(container string) pmetric.MetricSlice {
 		rm := want.ResourceMetrics().AppendEmpty()
@@ -172,14 +183,11 @@ func TestOverflow(t *testing.T) {
 	for i := range all {
 		m := client
 		m.ServerAddress = fmt.Sprintf("host-%d", i)
-		r.Record(&m, 1e6)
-		r.Record(&m, 2e6)
-		r.Record(&server, 1)
+		r.Record(&m, 1e6, nil)
+		r.Record(&m, 2e6, nil)
+		r.Record(&server, 1, nil)
 	}
-	md, err := (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics(NewEncoder(testResource(), "", 0).Encode(r, nil, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	md := encoded(t, NewEncoder(testResource(), "", 0, Temporality{}), r, nil, 1, false)
 	points := md.ResourceMetrics().At(0).ScopeMetrics().At(0).Metrics().At(0).Histogram().DataPoints()
 	if points.Len() != MaxSeries {
 		t.Errorf("%d points, want %d", points.Len(), MaxSeries)
@@ -206,7 +214,7 @@ func TestBuckets(t *testing.T) {
 			ns = boundsNS[rand.N(len(boundsNS))] + rand.Uint64N(3) - 1
 		}
 		r := NewRecorder()
-		r.Record(&server, ns)
+		r.Record(&server, ns, nil)
 		want := 0
 		for want < len(bounds) && float64(ns)/1e9 > bounds[want] {
 			want++
@@ -219,8 +227,8 @@ func TestBuckets(t *testing.T) {
 
 func TestWriteText(t *testing.T) {
 	r := NewRecorder()
-	r.Record(&client, 3e6)
-	r.Record(&server, 30e9)
+	r.Record(&client, 3e6, nil)
+	r.Record(&server, 30e9, nil)
 	var out bytes.Buffer
 	if err := WriteText(&out, testResource(), r, someCounters); err != nil {
 		t.Fatal(err)
@@ -263,6 +271,6 @@ func BenchmarkRecord(b *testing.B) {
 	r := NewRecorder()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.Record(&server, 7e6)
+		r.Record(&server, 7e6, nil)
 	}
 }

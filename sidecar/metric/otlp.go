@@ -3,6 +3,7 @@ package metric
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -39,43 +40,69 @@ const (
 	histogramSumField   = 5
 	bucketCountsField   = 6
 	explicitBoundsField = 7
+	exemplarsField      = 8
 	histogramAttributes = 9
+	exemplarTimeField   = 2 // Exemplar
+	exemplarValueField  = 3
+	exemplarSpanField   = 4
+	exemplarTraceField  = 5
 	keyField            = 1 // KeyValue
 	valueField          = 2
 	stringValueField    = 1 // AnyValue
 	boolValueField      = 2
 	intValueField       = 3
+	deltaTemporal       = 1
 	cumulativeTemporal  = 2
 )
 
-// Encoder writes ExportMetricsServiceRequest messages.
-type Encoder struct {
-	resource pcommon.Resource
-	version  string
-	start    uint64
+// Temporality says since when what is encoded counts.
+type Temporality struct {
+	DeltaDurations bool // histograms since the last export that was delivered, not since the start
+	DeltaCounters  bool // the same of counters
 }
+
+// Encoder writes ExportMetricsServiceRequest messages. It is for one goroutine.
+type Encoder struct {
+	resource    pcommon.Resource
+	version     string
+	start       uint64
+	temporality Temporality
+	delivered   state
+}
+
+// state is what was delivered last, by delta temporality.
+type state struct {
+	at       uint64 // 0 before the first delivery
+	series   []series
+	counters map[point]uint64
+}
+
+// point names a point of a Counter.
+type point struct{ counter, is string }
 
 // NewEncoder returns an Encoder of metrics of the given resource that count since
 // start (ns since the Unix epoch), made by the given version of the program.
-func NewEncoder(resource pcommon.Resource, version string, start int64) *Encoder {
-	return &Encoder{resource, version, uint64(start)}
+func NewEncoder(resource pcommon.Resource, version string, start int64, t Temporality) *Encoder {
+	return &Encoder{resource: resource, version: version, start: uint64(start), temporality: t}
 }
 
 // Encode returns what the Recorder and the counters are at now (ns since the
-// Unix epoch). Series of a container go under a resource that names it.
-func (e *Encoder) Encode(r *Recorder, counters []Counter, now int64) []byte {
+// Unix epoch). Series of a container go under a resource that names it. The
+// caller calls delivered when a backend took the request: by delta temporality
+// the next begins where that ended, so that one which fails loses nothing.
+func (e *Encoder) Encode(r *Recorder, counters []Counter, now int64) (request []byte, delivered func()) {
 	all := r.snapshot()
 	containers := []string{""}
 	for i := range all {
-		if c := all[i].of.Container; !contains(containers, c) {
+		if c := all[i].of.Container; !slices.Contains(containers, c) {
 			containers = append(containers, c)
 		}
 	}
-	var request []byte
+	changed := e.durations(all)
 	for _, c := range containers {
 		var metrics []byte
 		for i := range instruments {
-			metrics = e.appendHistogram(metrics, span.Instrument(i), c, all, uint64(now))
+			metrics = e.appendHistogram(metrics, span.Instrument(i), c, changed, uint64(now))
 		}
 		if c == "" {
 			for i := range counters {
@@ -86,16 +113,54 @@ func (e *Encoder) Encode(r *Recorder, counters []Counter, now int64) []byte {
 			request = appendMessage(request, resourceMetricsField, e.resourceMetrics(c, metrics))
 		}
 	}
-	return request
+	return request, func() { e.delivered = newState(all, counters, uint64(now)) }
 }
 
-func contains(list []string, s string) bool {
-	for _, l := range list {
-		if l == s {
-			return true
+func newState(all []series, counters []Counter, now uint64) state {
+	s := state{at: now, series: all, counters: make(map[point]uint64)}
+	for i := range counters {
+		for _, p := range counters[i].Points {
+			s.counters[point{counters[i].Name, p.Is}] = p.N
 		}
 	}
-	return false
+	return s
+}
+
+// durations returns the series as they are to be encoded: by delta temporality
+// without what was delivered, and without those that have not changed since.
+func (e *Encoder) durations(all []series) []series {
+	if !e.temporality.DeltaDurations {
+		return all
+	}
+	var changed []series
+	for i := range all {
+		s := all[i]
+		if i < len(e.delivered.series) { // series are only ever added
+			before := &e.delivered.series[i]
+			s.sum -= before.sum
+			for j := range s.buckets {
+				s.buckets[j] -= before.buckets[j]
+			}
+			s.exemplars = slices.DeleteFunc(slices.Clone(s.exemplars), func(x Exemplar) bool {
+				return slices.Contains(before.exemplars, x)
+			})
+		}
+		if s.count() > 0 {
+			changed = append(changed, s)
+		}
+	}
+	return changed
+}
+
+// since returns the start of the interval that a point is about, and its kind.
+func (e *Encoder) since(delta bool) (start uint64, temporality uint64) {
+	switch {
+	case !delta:
+		return e.start, cumulativeTemporal
+	case e.delivered.at == 0:
+		return e.start, deltaTemporal
+	}
+	return e.delivered.at, deltaTemporal
 }
 
 func (e *Encoder) resourceMetrics(container string, metrics []byte) []byte {
@@ -124,13 +189,15 @@ func (e *Encoder) appendHistogram(b []byte, n span.Instrument, container string,
 	if points == nil {
 		return b
 	}
-	points = appendVarint(points, temporalityField, cumulativeTemporal)
+	_, temporality := e.since(e.temporality.DeltaDurations)
+	points = appendVarint(points, temporalityField, temporality)
 	m := appendDescription(instruments[n].name, "s", instruments[n].description)
 	return appendMessage(b, metricsField, appendMessage(m, histogramField, points))
 }
 
 func (e *Encoder) histogramPoint(s *series, now uint64) []byte {
-	b := appendFixed(nil, startTimeField, e.start)
+	start, _ := e.since(e.temporality.DeltaDurations)
+	b := appendFixed(nil, startTimeField, start)
 	b = appendFixed(b, timeField, now)
 	b = appendFixed(b, countField, s.count())
 	b = appendFixed(b, histogramSumField, math.Float64bits(float64(s.sum)/1e9))
@@ -144,6 +211,9 @@ func (e *Encoder) histogramPoint(s *series, now uint64) []byte {
 		packed = binary.LittleEndian.AppendUint64(packed, math.Float64bits(bound))
 	}
 	b = appendMessage(b, explicitBoundsField, packed)
+	for i := range s.exemplars {
+		b = appendMessage(b, exemplarsField, encodeExemplar(&s.exemplars[i]))
+	}
 	if s.overflow {
 		return appendMessage(b, histogramAttributes, keyValue(overflowKey, appendVarint(nil, boolValueField, 1)))
 	}
@@ -153,26 +223,38 @@ func (e *Encoder) histogramPoint(s *series, now uint64) []byte {
 	return b
 }
 
+func encodeExemplar(x *Exemplar) []byte {
+	b := appendFixed(nil, exemplarTimeField, uint64(max(x.At, 0)))
+	b = appendFixed(b, exemplarValueField, math.Float64bits(float64(x.ns)/1e9))
+	b = appendMessage(b, exemplarSpanField, x.SpanID[:])
+	return appendMessage(b, exemplarTraceField, x.TraceID[:])
+}
+
 const overflowKey = "otel.metric.overflow"
 
 func (e *Encoder) appendCounter(b []byte, c *Counter, now uint64) []byte {
 	var points []byte
+	start, temporality := e.since(e.temporality.DeltaCounters)
 	for _, p := range c.Points {
-		var point []byte
+		var b []byte
+		n := p.N
 		if !c.Gauge {
-			point = appendFixed(point, startTimeField, e.start)
+			b = appendFixed(b, startTimeField, start)
+			if e.temporality.DeltaCounters {
+				n -= e.delivered.counters[point{c.Name, p.Is}]
+			}
 		}
-		point = appendFixed(point, timeField, now)
-		point = appendFixed(point, asIntField, p.N)
+		b = appendFixed(b, timeField, now)
+		b = appendFixed(b, asIntField, n)
 		if c.Attribute != "" {
-			point = appendAttribute(point, numberAttributes, attribute{key: c.Attribute, text: p.Is})
+			b = appendAttribute(b, numberAttributes, attribute{key: c.Attribute, text: p.Is})
 		}
-		points = appendMessage(points, dataPointsField, point)
+		points = appendMessage(points, dataPointsField, b)
 	}
 	kind := protowire.Number(gaugeField)
 	if !c.Gauge {
 		kind = sumField
-		points = appendVarint(points, temporalityField, cumulativeTemporal)
+		points = appendVarint(points, temporalityField, temporality)
 		points = appendVarint(points, monotonicField, 1)
 	}
 	m := appendDescription(c.Name, c.Unit, c.Description)

@@ -20,6 +20,7 @@ type Config struct {
 	CaptureHeaders   []Header   // fields copied into attributes
 	OptIn            []string   // opt-in attributes to add, by their names
 	ValueLengthLimit int        // characters of an attribute value
+	CountLimit       int        // attributes of a span
 	ContainerPorts   Containers // the container that listens on a port
 }
 
@@ -51,7 +52,10 @@ var defaultKnownMethods = []string{
 	"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE", "QUERY",
 }
 
-const defaultValueLengthLimit = 2048
+const (
+	defaultValueLengthLimit = 2048
+	defaultCountLimit       = 128
+)
 
 // Default returns the Config of an empty environment.
 func Default() Config {
@@ -68,6 +72,7 @@ func Default() Config {
 //	OTEL_PROPAGATORS        tracecontext, baggage, b3, b3multi (tracecontext,baggage), or none
 //	OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS   methods, case-sensitive, in place of the default ones
 //	OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT   characters (2048)
+//	OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, OTEL_ATTRIBUTE_COUNT_LIMIT   attributes of a span (128)
 //	SPILE_ROUTES            path patterns: /users/{id}, /static/*
 //	SPILE_ROUTES_UNMATCHED  unset (default) or heuristic: the route of other paths
 //	SPILE_EXCLUDE           probes, scrapes (both by default), or none
@@ -88,7 +93,7 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	cfg := Config{KnownMethods: defaultKnownMethods}
 	var err error
 	if name := strings.TrimSpace(getenv("OTEL_TRACES_SAMPLER")); name != "" {
-		cfg.Sampler, err = ParseSampler(name, strings.TrimSpace(getenv("OTEL_TRACES_SAMPLER_ARG")))
+		cfg.Sampler, err = ParseSampler(strings.ToLower(name), strings.TrimSpace(getenv("OTEL_TRACES_SAMPLER_ARG")))
 		add(err)
 	}
 	if cfg.Sampler.name == "" {
@@ -97,7 +102,9 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 	if methods := items(getenv("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS")); len(methods) > 0 {
 		cfg.KnownMethods = methods
 	}
-	cfg.ValueLengthLimit, err = lengthLimit(getenv)
+	cfg.ValueLengthLimit, err = limit(getenv, "ATTRIBUTE_VALUE_LENGTH_LIMIT", defaultValueLengthLimit, 1<<16)
+	add(err)
+	cfg.CountLimit, err = limit(getenv, "ATTRIBUTE_COUNT_LIMIT", defaultCountLimit, 1<<10)
 	add(err)
 	cfg.Propagators, err = propagators(getenv)
 	add(err)
@@ -134,17 +141,18 @@ func items(list string) []string {
 	return out
 }
 
-func lengthLimit(getenv func(string) string) (int, error) {
-	for _, name := range []string{"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"} {
+// limit reads a limit of spans or, before, of all signals, from 1 to high.
+func limit(getenv func(string) string, what string, unset, high int) (int, error) {
+	for _, name := range []string{"OTEL_SPAN_" + what, "OTEL_" + what} {
 		if v := strings.TrimSpace(getenv(name)); v != "" {
 			n, err := strconv.Atoi(v)
-			if err != nil || n < 1 || n > 1<<16 {
-				return defaultValueLengthLimit, fault(name, v, "a number of characters from 1 to 65536")
+			if err != nil || n < 1 || n > high {
+				return unset, fault(name, v, fmt.Sprintf("a number from 1 to %d", high))
 			}
 			return n, nil
 		}
 	}
-	return defaultValueLengthLimit, nil
+	return unset, nil
 }
 
 func patterns(getenv func(string) string, name string) ([]Pattern, error) {

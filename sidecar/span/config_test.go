@@ -74,6 +74,7 @@ func TestConfigFromEnv(t *testing.T) {
     "network.transport"
   ],
   "ValueLengthLimit": 100,
+  "CountLimit": 128,
   "ContainerPorts": {
     "8080": "app",
     "8443": "app",
@@ -102,7 +103,7 @@ func TestConfigFaults(t *testing.T) {
 		t.Fatal("no error")
 	}
 	const want = `OTEL_TRACES_SAMPLER="jaeger_remote": accepted is one of always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, parentbased_traceidratio
-OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT="-1": accepted is a number of characters from 1 to 65536
+OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT="-1": accepted is a number from 1 to 65536
 OTEL_PROPAGATORS="jaeger": accepted is a list of tracecontext, baggage, b3, b3multi, none
 OTEL_PROPAGATORS="b3,jaeger,none": accepted is none alone, or a list without it
 SPILE_ROUTES="users/{id}": a pattern begins with "/"; accepted are path patterns such as /users/{id} and /static/*
@@ -275,4 +276,26 @@ func errText(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// TestCountLimit: what is too many is left out and counted, those of header
+// fields first.
+func TestCountLimit(t *testing.T) {
+	cfg, err := ConfigFromEnv(environ(map[string]string{
+		"OTEL_ATTRIBUTE_COUNT_LIMIT": "12", "SPILE_CAPTURE_HEADERS": "a,b,c,d",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := NewBuilder(cfg)
+	x := parseExchange(t, "GET /a?b=c HTTP/1.1\nHost: shop\nUser-Agent: test\na: 1\nb: 2\nc: 3\nd: 4\n\nHTTP/1.1 200\n")
+	s := decodeSpan(t, b.Append(nil, x, b.Identify(x)))
+	if s.Attributes().Len() != 12 || s.DroppedAttributesCount() == 0 {
+		t.Errorf("%d attributes, %d left out: %v", s.Attributes().Len(), s.DroppedAttributesCount(), s.Attributes().AsRaw())
+	}
+	for _, name := range []string{"url.path", "url.query", "http.response.status_code", "user_agent.original"} {
+		if _, ok := s.Attributes().Get(name); !ok {
+			t.Errorf("lacks %s", name)
+		}
+	}
 }

@@ -17,6 +17,7 @@ func putSpan(dst ptrace.Span, r *record, id *Identity) {
 	dst.SetKind(ptrace.SpanKind(r.kind))
 	dst.SetStartTimestamp(pcommon.Timestamp(r.start))
 	dst.SetEndTimestamp(pcommon.Timestamp(r.end))
+	dst.SetDroppedAttributesCount(r.left)
 	if r.firstMessage != 0 {
 		event := dst.Events().AppendEmpty()
 		event.SetName(eventFirstMessage)

@@ -61,6 +61,7 @@ func propagators(getenv func(string) string) ([]string, error) {
 	var out []string
 	var faults []error
 	for _, item := range items(getenv(name)) {
+		item = strings.ToLower(item)
 		switch {
 		case !slices.Contains(acceptedPropagators, item):
 			faults = append(faults, fault(name, item, "a list of "+strings.Join(acceptedPropagators, ", ")))

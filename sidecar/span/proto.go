@@ -44,6 +44,7 @@ const (
 	tagStart        = 7<<3 | wireFixed64
 	tagEnd          = 8<<3 | wireFixed64
 	tagAttribute    = 9<<3 | wireBytes
+	tagLeft         = 10 << 3 // dropped_attributes_count
 	tagEvent        = 11<<3 | wireBytes
 	tagStatus       = 15<<3 | wireBytes
 	tagFlags        = 16<<3 | wireFixed32
@@ -81,6 +82,10 @@ func appendSpan(b []byte, r *record, id *Identity) []byte {
 	b = binary.LittleEndian.AppendUint64(b, r.end)
 	for i := range r.attrs {
 		b = appendAttr(b, tagAttribute, &r.attrs[i])
+	}
+	if r.left != 0 {
+		b = append(b, tagLeft)
+		b = binary.AppendUvarint(b, uint64(r.left))
 	}
 	if r.firstMessage != 0 {
 		b = append(b, tagEvent, byte(9+stringSize(eventFirstMessage)), tagEventTime)

@@ -9,6 +9,7 @@ type record struct {
 	message      string // status description
 	firstMessage uint64 // when the first response message came, 0 if none did; ns since the Unix epoch
 	attrs        []attr
+	left         uint32   // attributes that were one too many
 	values       []string // backs the lists of attrs
 
 	measure  Measurement

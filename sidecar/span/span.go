@@ -118,6 +118,9 @@ func (b *Builder) Describe(x *exchange.Exchange) {
 		r.text(keyOutcome, x.Outcome.String())
 	}
 	b.describeHeaders(x)
+	if n := b.cfg.CountLimit; len(r.attrs) > n { // those of headers are last
+		r.left, r.attrs = uint32(len(r.attrs)-n), r.attrs[:n]
+	}
 }
 
 func (b *Builder) method(wire string) method {

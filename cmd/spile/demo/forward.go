@@ -36,10 +36,7 @@ func NewForwarder(getenv func(string) string, version string) (*Forwarder, error
 	if err != nil {
 		return nil, err
 	}
-	to, err := export.NewForwarder(config, export.Options{Version: version})
-	if err != nil {
-		return nil, err
-	}
+	to := export.NewForwarder(config, export.Options{Version: version})
 	f := &Forwarder{Forwarder: to, queue: make(chan ptrace.Traces, 256), done: make(chan struct{})}
 	go f.run()
 	return f, nil
