@@ -26,6 +26,10 @@ type Config struct {
 	// Env is set on every sidecar: the exporter's OTEL_EXPORTER_OTLP_* and what
 	// else the operator wants. A value may refer to $(SPILE_POD_IP) and its kind.
 	Env []EnvVar `json:"env,omitempty"`
+	// Files of credentials for the exporter.
+	Files Files `json:"files,omitzero"`
+	// Namespaces whose spans go elsewhere, by name.
+	Namespaces map[string]Destination `json:"namespaces,omitempty"`
 	// ResourceAttributes are added to OTEL_RESOURCE_ATTRIBUTES of every sidecar,
 	// for example k8s.cluster.name. What is known of the pod itself wins.
 	ResourceAttributes map[string]string `json:"resourceAttributes,omitempty"`
@@ -132,6 +136,8 @@ func (c Config) Validate() error {
 			fault("resourceAttributes: %w", err)
 		}
 	}
+	errs = append(errs, c.Files.validate("")...)
+	errs = append(errs, c.validateNamespaces()...)
 	return errors.Join(errs...)
 }
 

@@ -146,7 +146,7 @@ func obstacle(pod *corev1.Pod, p Place, c Config, s *Sidecar) (Reason, string) {
 	return p.refusal(pod, s)
 }
 
-// occupied looks for the names of the sidecar and its volume in pod. What an
+// occupied looks for the names of the sidecar and its volumes in pod. What an
 // annotation claims does not matter. The fields compared are those that no
 // other injector has a reason to change: a second round must recognise the
 // sidecar after others have added mounts or variables to every container.
@@ -168,8 +168,10 @@ func occupied(pod *corev1.Pod, s *Sidecar) (Reason, string) {
 		}
 	}
 	for i := range pod.Spec.Volumes {
-		if s.Volume != nil && pod.Spec.Volumes[i].Name == s.Volume.Name {
-			return ReasonNameConflict, fmt.Sprintf("the pod has a volume named %s", s.Volume.Name)
+		for j := range s.Volumes {
+			if name := s.Volumes[j].Name; pod.Spec.Volumes[i].Name == name {
+				return ReasonNameConflict, fmt.Sprintf("the pod has a volume named %s", name)
+			}
 		}
 	}
 	return Injected, ""

@@ -128,7 +128,7 @@ func FuzzAnnotations(f *testing.F) {
 		if diff := cmp.Diff(&plain.Container, got); diff != "" {
 			t.Errorf("annotation %q=%q changes the container:\n%s", key, value, diff)
 		}
-		if diff := cmp.Diff(plain.Volume, d.Sidecar.Volume); diff != "" {
+		if diff := cmp.Diff(plain.Volumes, d.Sidecar.Volumes); diff != "" {
 			t.Errorf("annotation %q=%q changes the volume:\n%s", key, value, diff)
 		}
 	})

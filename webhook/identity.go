@@ -14,9 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// identity is what a pod is to OpenTelemetry, derived as the OpenTelemetry
-// semantic conventions derive service and Kubernetes attributes of a pod, as
-// far as it is known before the pod exists. What is not (name, uid, node) is
+// identity is what a pod is to OpenTelemetry: what its main container says by
+// OTEL_* variables, before resource.opentelemetry.io/ annotations, before what the
+// OpenTelemetry semantic conventions derive of a pod, as far as it is known before
+// the pod exists. What is not (name, uid, node) is
 // left to the kubelet as $(SPILE_POD_NAME) and its kind.
 type identity struct {
 	serviceName string            // ready for OTEL_SERVICE_NAME
@@ -37,18 +38,19 @@ const (
 
 func identify(pod *corev1.Pod, namespace string, c Config) (identity, []string) {
 	a := map[string]string{}
-	literal := func(attributes map[string]string) {
+	set := func(attributes map[string]string) {
 		for k, v := range attributes {
 			a[k] = percentEncode(v)
 		}
 	}
 	workload := owners(pod)
-	explicit, warnings := annotated(pod.Annotations)
+	chosen, warnings := annotated(pod.Annotations)
 	main := mainContainer(pod)
+	maps.Copy(chosen, explicit(main))
 
-	literal(c.ResourceAttributes)
-	literal(map[string]string{"k8s.namespace.name": namespace, "service.namespace": namespace})
-	literal(workload)
+	set(c.ResourceAttributes)
+	set(map[string]string{"k8s.namespace.name": namespace, "service.namespace": namespace})
+	set(workload)
 	if v := serviceVersion(pod, main); v != "" {
 		a["service.version"] = percentEncode(v)
 	}
@@ -56,11 +58,11 @@ func identify(pod *corev1.Pod, namespace string, c Config) (identity, []string) 
 	a["k8s.pod.uid"] = podUIDReference
 	a["k8s.node.name"] = nodeNameReference
 	a["service.instance.id"] = percentEncode(namespace) + "." + podNameReference + "." + percentEncode(main.Name)
-	literal(explicit)
+	set(chosen)
 
 	// OTEL_SERVICE_NAME takes precedence over the attribute and is not encoded.
 	delete(a, "service.name")
-	name := strings.ReplaceAll(explicit["service.name"], "$", "$$")
+	name := strings.ReplaceAll(chosen["service.name"], "$", "$$")
 	if name == "" {
 		name = serviceName(pod, workload, c)
 	}

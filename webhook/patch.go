@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
 )
 
@@ -52,10 +53,8 @@ func Patch(raw []byte, d Decision) ([]Operation, error) {
 	if err != nil || d.Sidecar == nil {
 		return ops, err
 	}
-	if d.Sidecar.Volume != nil {
-		ops = append(ops, appendTo(spec, "volumes", "/spec/volumes", d.Sidecar.Volume))
-	}
-	return append(ops, appendTo(spec, "initContainers", "/spec/initContainers", d.Sidecar.Container)), nil
+	ops = append(ops, appendTo(spec, "volumes", "/spec/volumes", d.Sidecar.Volumes)...)
+	return append(ops, appendTo(spec, "initContainers", "/spec/initContainers", []corev1.Container{d.Sidecar.Container})...), nil
 }
 
 // status to be written, if any: pods that nobody asked to inject are left alone,
@@ -114,11 +113,14 @@ func annotate(metadata object, key, value string) ([]Operation, error) {
 }
 
 // appendTo appends to an array that may be missing or null.
-func appendTo(parent object, name, path string, value any) Operation {
-	if !parent.has(name) {
-		return Operation{"add", path, []any{value}}
+func appendTo[T any](parent object, name, path string, values []T) (ops []Operation) {
+	if !parent.has(name) && len(values) > 0 {
+		return []Operation{{"add", path, values}}
 	}
-	return Operation{"add", path + "/-", value}
+	for _, v := range values {
+		ops = append(ops, Operation{"add", path + "/-", v})
+	}
+	return ops
 }
 
 // escape makes a key a reference token of a JSON pointer (RFC 6901 section 3).

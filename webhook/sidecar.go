@@ -38,11 +38,13 @@ const maxContainerPorts = 256
 // Sidecar is what is appended to a pod.
 type Sidecar struct {
 	Container corev1.Container
-	// Volume hides the pod's API token; nil if the pod mounts none.
-	Volume *corev1.Volume
+	// Volumes that it mounts: one that hides the pod's API token, if the pod mounts
+	// that, and one with Files, if there are any.
+	Volumes []corev1.Volume
 }
 
 func newSidecar(pod *corev1.Pod, namespace string, s settings, c Config) (*Sidecar, []string) {
+	c = c.in(namespace)
 	id, warnings := identify(pod, namespace, c)
 	always := corev1.ContainerRestartPolicyAlways
 	sidecar := &Sidecar{Container: corev1.Container{
@@ -57,6 +59,7 @@ func newSidecar(pod *corev1.Pod, namespace string, s settings, c Config) (*Sidec
 	if auto := pod.Spec.AutomountServiceAccountToken; auto == nil || *auto {
 		hideToken(sidecar)
 	}
+	mountFiles(sidecar, c.Files)
 	return sidecar, warnings
 }
 
@@ -85,11 +88,11 @@ func securityContext() *corev1.SecurityContext {
 // gives the token to every container that has nothing at that path.
 func hideToken(s *Sidecar) {
 	size := resource.MustParse("4Ki")
-	s.Volume = &corev1.Volume{
+	s.Volumes = append(s.Volumes, corev1.Volume{
 		Name:         volumeName,
 		VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &size}},
-	}
-	s.Container.VolumeMounts = []corev1.VolumeMount{{Name: volumeName, MountPath: tokenPath, ReadOnly: true}}
+	})
+	s.Container.VolumeMounts = append(s.Container.VolumeMounts, corev1.VolumeMount{Name: volumeName, MountPath: tokenPath, ReadOnly: true})
 }
 
 // environment in an order such that $(SPILE_POD_NAME) and its kind, which

@@ -46,19 +46,48 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end -}}
 {{- end -}}
 
-{{/* Environment of every sidecar, as JSON. */}}
-{{- define "spile.env" -}}
-{{- $endpoint := .Values.otlp.endpoint | required "otlp.endpoint is required: the URL of an OTLP receiver, such as http://tempo.monitoring:4318" -}}
+{{/* Variables that say where spans go, as JSON, of a block such as .Values.otlp. */}}
+{{- define "spile.destination" -}}
 {{- $env := dict
-  "OTEL_EXPORTER_OTLP_ENDPOINT" $endpoint
-  "OTEL_EXPORTER_OTLP_PROTOCOL" .Values.otlp.protocol -}}
-{{- with .Values.otlp.compression }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_COMPRESSION" . }}{{ end -}}
-{{- with .Values.otlp.timeout }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_TIMEOUT" (int . | toString) }}{{ end -}}
+  "OTEL_EXPORTER_OTLP_ENDPOINT" .endpoint
+  "OTEL_EXPORTER_OTLP_PROTOCOL" (.protocol | default "http/protobuf") -}}
+{{- with .compression }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_COMPRESSION" . }}{{ end -}}
+{{- with .timeout }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_TIMEOUT" (int . | toString) }}{{ end -}}
+{{- with .temporality }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE" . }}{{ end -}}
 {{- $headers := list -}}
-{{- range $name, $value := .Values.otlp.headers -}}
+{{- range $name, $value := .headers -}}
 {{- $headers = append $headers (printf "%s=%s" $name ($value | urlquery | replace "+" "%20")) -}}
 {{- end -}}
 {{- with $headers }}{{ $_ := set $env "OTEL_EXPORTER_OTLP_HEADERS" (join "," .) }}{{ end -}}
+{{- toJson $env -}}
+{{- end -}}
+
+{{/* Variables of what the sidecars make and measure, as JSON. */}}
+{{- define "spile.telemetry" -}}
+{{- $env := dict -}}
+{{- with .Values.sidecar.traces -}}
+{{- with .sampler }}{{ $_ := set $env "OTEL_TRACES_SAMPLER" . }}{{ end -}}
+{{- if not (kindIs "invalid" .samplerArgument) }}{{ $_ := set $env "OTEL_TRACES_SAMPLER_ARG" (.samplerArgument | toString) }}{{ end -}}
+{{- with .propagators }}{{ $_ := set $env "OTEL_PROPAGATORS" (join "," .) }}{{ end -}}
+{{- with .exclude }}{{ $_ := set $env "SPILE_EXCLUDE" (join "," .) }}{{ end -}}
+{{- with .optInAttributes }}{{ $_ := set $env "SPILE_OPT_IN_ATTRIBUTES" (join "," .) }}{{ end -}}
+{{- with .routes.unmatched }}{{ $_ := set $env "SPILE_ROUTES_UNMATCHED" . }}{{ end -}}
+{{- end -}}
+{{- with .Values.sidecar.metrics -}}
+{{- with .exporter }}{{ $_ := set $env "OTEL_METRICS_EXPORTER" . }}{{ end -}}
+{{- with .interval }}{{ $_ := set $env "OTEL_METRIC_EXPORT_INTERVAL" (int . | toString) }}{{ end -}}
+{{- if eq .exporter "prometheus" }}
+{{- $_ := set $env "OTEL_EXPORTER_PROMETHEUS_HOST" "0.0.0.0" -}}
+{{- with .port }}{{ $_ := set $env "OTEL_EXPORTER_PROMETHEUS_PORT" (int . | toString) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $env -}}
+{{- end -}}
+
+{{/* Environment of every sidecar, as JSON. */}}
+{{- define "spile.env" -}}
+{{- $_ := .Values.otlp.endpoint | required "otlp.endpoint is required: the URL of an OTLP receiver, such as http://tempo.monitoring:4318" -}}
+{{- $env := merge (include "spile.destination" .Values.otlp | fromJson) (include "spile.telemetry" . | fromJson) -}}
 {{- range .Values.sidecar.env }}{{ $_ := set $env .name .value }}{{ end -}}
 {{- toJson $env -}}
 {{- end -}}
@@ -73,6 +102,23 @@ env:
 {{- range $name, $value := $env }}
 - name: {{ $name }}
   value: {{ $value | quote }}
+{{- end }}
+{{- with .Values.otlp.files }}
+files: {{ toJson . }}
+{{- end }}
+{{- with .Values.otlp.namespaces }}
+namespaces:
+{{- range $namespace, $block := . }}
+  {{ $namespace }}:
+    env:
+    {{- range $name, $value := include "spile.destination" $block | fromJson }}
+    - name: {{ $name }}
+      value: {{ $value | quote }}
+    {{- end }}
+    {{- with $block.files }}
+    files: {{ toJson . }}
+    {{- end }}
+{{- end }}
 {{- end }}
 {{- with .Values.sidecar.resourceAttributes }}
 resourceAttributes: {{ toJson . }}
