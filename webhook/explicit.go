@@ -45,9 +45,15 @@ func parseAttributes(list string) map[string]string {
 		if !ok || errKey != nil || errValue != nil || key == "" || len(attributes) == maxAttributes {
 			return map[string]string{}
 		}
-		if checkAttribute(key, value) == nil {
+		if !isOfOneProcess(key) && checkAttribute(key, value) == nil {
 			attributes[key] = value
 		}
 	}
 	return attributes
+}
+
+// isOfOneProcess reports whether an attribute says something of the container's
+// process or of its SDK, and so nothing of the pod's other containers.
+func isOfOneProcess(key string) bool {
+	return key == "k8s.container.name" || strings.HasPrefix(key, "process.") || strings.HasPrefix(key, "telemetry.")
 }
