@@ -109,6 +109,12 @@ conformance: ## Compare with the access logs of real servers and with tshark (ro
 	@! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund --ignore-scripts --prefix test/conformance/testdata/grpc-js
 	$(GO) test -json -tags conformance -count=1 -timeout 60m $(TESTFLAGS) ./test/conformance | $(tally) -save $(RESULTS)/conformance.json
 
+# The Collector is a module of its own, with versions of its own.
+.PHONY: collector-test
+collector-test: ## Send to a real OpenTelemetry Collector by each protocol, with TLS, and while it is killed
+	$(GO) build -C test/collector -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/collector .
+	COLLECTOR=$(CURDIR)/$(BIN)/collector $(GO) test -json -count=1 -run TestCollector ./sidecar/export | $(tally) -save $(RESULTS)/collector.json
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run golangci-lint, and check that the sidecar has no Kubernetes client
 	$(GOLANGCI_LINT) run ./...

@@ -68,8 +68,8 @@ func (b *Builder) describeRPCMethod(x *exchange.Exchange, s rpcStatus) string {
 	r.measure.Method = method
 	r.text(keyRPCMethod, method)
 	if !ok {
-		path, _, _ := strings.Cut(strings.TrimPrefix(x.Request.Target, "/"), "?")
-		r.text(keyRPCMethodOriginal, b.clean(path))
+		path := parseTarget(x.Request.Method, x.Request.Target).path // without user information
+		r.text(keyRPCMethodOriginal, b.clean(strings.TrimPrefix(path, "/")))
 		return rpcSystem
 	}
 	return method
