@@ -94,11 +94,9 @@ FUZZTIME ?= 30s
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (30s) each
-	@$(GO) list ./... | while read -r pkg; do \
-		$(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' | while read -r name; do \
-			echo "== $$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$pkg || exit; \
-		done || exit; \
-	done
+	@grep -rE --include='*_test.go' '^func Fuzz' . | sed -E 's,^(.*)/[^/]*:func (Fuzz[A-Za-z0-9]*).*,\1 \2,' | sort | { status=0; while read -r pkg name; do \
+		echo "== $$pkg $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$pkg || status=1; \
+	done; exit $$status; }
 
 .PHONY: kernels
 kernels: ## Run the BPF and capture tests on Linux 5.10, 6.1 and 6.12 (KERNELS, KERNELS_RUN)
