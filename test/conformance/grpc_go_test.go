@@ -58,7 +58,7 @@ func serveGRPC(address string) error {
 	if err != nil {
 		return err
 	}
-	s := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.MaxConcurrentStreams(2000), grpc.UnknownServiceHandler(answerGRPC), //nolint:staticcheck
+	s := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.MaxConcurrentStreams(2000), grpc.UnknownServiceHandler(answerGRPC),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Millisecond, PermitWithoutStream: true}))
 	return s.Serve(listener)
@@ -121,7 +121,7 @@ func requestGRPC(address, file, atOnce string) error {
 		return err
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{}), grpc.MaxCallRecvMsgSize(1<<30))) //nolint:staticcheck
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{}), grpc.MaxCallRecvMsgSize(1<<30)))
 	if err != nil {
 		return err
 	}
