@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 )
@@ -48,5 +49,37 @@ func TestLentBatch(t *testing.T) {
 			}
 			lends.takeBack(lent)
 		}
+	}
+}
+
+// Batches that leave as they come take turns in the same memory, and each arrives
+// as it was.
+func TestMemoryIsUsedAgain(t *testing.T) {
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			b, endpoint := startBackend(t)
+			p := newPipeline(t, Options{}, "OTEL_EXPORTER_OTLP_ENDPOINT="+endpoint,
+				"OTEL_EXPORTER_OTLP_PROTOCOL="+protocol, "OTEL_BSP_SCHEDULE_DELAY=10")
+			const rounds, spans = 5, 20
+			for round := range rounds {
+				p.emit(spans)
+				want := uint64((round + 1) * spans)
+				for deadline := time.Now().Add(10 * time.Second); p.Stats().Exported < want && time.Now().Before(deadline); {
+					time.Sleep(time.Millisecond)
+				}
+				p.mu.Lock()
+				kept := p.open.spare != nil
+				p.mu.Unlock()
+				if !kept {
+					t.Errorf("round %d: the memory of the batch was not kept", round)
+				}
+			}
+			if err := p.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if n, again := b.count(); n != rounds*spans || again != 0 {
+				t.Errorf("backend has %d spans and %d again, want %d and 0", n, again, rounds*spans)
+			}
+		})
 	}
 }

@@ -118,7 +118,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.IntVar(&o.rounds, "rounds", 5, "`number` of rounds")
-	f.IntVar(&o.turns, "turns", 4, "`number` of turns in which an arm is under a load, per round")
+	f.IntVar(&o.turns, "turns", 1, "`number` of turns in which an arm is under a load, per round")
 	f.DurationVar(&o.limit, "limit", 6*time.Minute, "start no round that would end later")
 	f.DurationVar(&o.duration, "time", time.Second, "how long each arm is under each load, per round")
 	f.DurationVar(&o.warm, "warm", 250*time.Millisecond, "how long it is so before, to warm up")
