@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spile-dev/spile/sidecar/capture"
+	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/export"
 	"github.com/spile-dev/spile/sidecar/flow"
 	"github.com/spile-dev/spile/sidecar/metric"
@@ -102,6 +103,7 @@ func counters(a account, s export.Stats) []metric.Counter {
 		by("spile.segments", "{segment}", "Captured segments that were not in order, or not whole.", "spile.segment.state", a.segments),
 		by("spile.payload", "By", "Payload that was not captured for it was not needed, or is missing.", "spile.payload.state", a.payload),
 		by("spile.connections", "{connection}", "Connections by what they carry.", "spile.connection.kind", a.connections),
+		unseen(a.unseen),
 		by("spile.connections.tracked", "{connection}", "Connections that were followed, and forgotten.", "spile.connection.event", a.tracked),
 		one("spile.requests.seen", "{request}", "Requests that were seen.", a.seen),
 		by("spile.requests.dropped", "{request}", "Requests that became no exchange, by reason.", "spile.drop.reason", a.drops),
@@ -125,6 +127,31 @@ func measure(r *metric.Recorder, filter string) export.Measure {
 		}
 		r.Record(m, ns, x)
 	}
+}
+
+// unseen is the metric of connections that are not followed.
+func unseen(all []exchange.UnseenCount) metric.Counter {
+	c := metric.Counter{
+		Name: "spile.connections.not_followed", Unit: "{connection}", Description: "Connections that are not followed, by their server.",
+		Attribute: "spile.connection.kind",
+	}
+	index := make(map[metric.Point]int) // a name may have several addresses
+	for _, u := range all {
+		p := metric.Point{Overflow: true}
+		if u.Server.IsValid() {
+			p = metric.Point{Is: u.Kind.String(), Address: u.Name, Port: u.Server.Port()}
+			if p.Address == "" {
+				p.Address = u.Server.Addr().String()
+			}
+		}
+		i, ok := index[p]
+		if !ok {
+			i = len(c.Points)
+			index[p], c.Points = i, append(c.Points, p)
+		}
+		c.Points[i].N += u.N
+	}
+	return c
 }
 
 // reporter makes the metrics known, by OTLP or on a port.

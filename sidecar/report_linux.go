@@ -23,10 +23,11 @@ type account struct {
 	payload     []count // bytes that were not captured, or not seen
 	connections []count // by what they turned out to be
 	tracked     []count
-	seen        uint64  // requests
-	outcomes    []count // exchanges
-	drops       []count // requests that became no exchange
-	streams     []count // what the bytes of connections needed
+	seen        uint64                 // requests
+	outcomes    []count                // exchanges
+	drops       []count                // requests that became no exchange
+	unseen      []exchange.UnseenCount // connections that are not followed
+	streams     []count                // what the bytes of connections needed
 }
 
 // takeAccount is for the goroutine that captures.
@@ -48,6 +49,7 @@ func takeAccount(tap *Tap, table *flow.Table) account {
 		segments: []count{{"stray", f.Stray}, {"duplicates", f.Duplicates}, {"reordered", f.Reordered}, {"cut", k.Cut}},
 		payload:  []count{{"omitted_bytes", k.OmittedBytes}, {"missing_bytes", f.Missing}},
 		tracked:  []count{{"opened", f.Opened}, {"evicted", f.Evicted}},
+		unseen:   x.Unseen.Counts(),
 		seen:     x.Seen,
 		streams:  []count{{"gaps", x.Gaps}, {"resynchronised", x.Resyncs}, {"responses_without_request", x.Orphans}},
 	}
@@ -80,8 +82,23 @@ func (a *account) log(log *slog.Logger, s export.Stats) {
 	log.Info("accounts",
 		"packets", group(nonZero("", seen), nonZero("", a.packets), nonZero("", a.segments), nonZero("", a.payload)),
 		"connections", group(nonZero("", a.tracked), nonZero("", a.connections)),
+		"not_followed", group(a.servers()),
 		"exchanges", group(nonZero("", []count{{"seen", a.seen}}), nonZero("", a.streams), nonZero("", a.outcomes), nonZero("dropped_", a.drops)),
 		"spans", group(spans))
+}
+
+// servers are those of connections that are not followed, but for the rarest.
+func (a *account) servers() []slog.Attr {
+	const most = 20
+	var attrs []slog.Attr
+	for _, u := range a.unseen[:min(len(a.unseen), most)] {
+		attrs = append(attrs, slog.Uint64(u.String(), u.N))
+	}
+	rest := count{name: "others"}
+	for _, u := range a.unseen[len(attrs):] {
+		rest.n += u.N
+	}
+	return append(attrs, nonZero("", []count{rest})...)
 }
 
 func group(lists ...[]slog.Attr) slog.Value {

@@ -95,8 +95,8 @@ func (r *rows) emit(x *exchange.Exchange) {
 	}
 }
 
-// summary counts what a table of connections saw, in two lines. The requests
-// that were seen are all accounted for.
+// summary counts what a table of connections saw, in lines. The requests that
+// were seen are all accounted for.
 func (r *rows) summary(t *flow.Table) string {
 	x := t.Exchanges()
 	var kinds, outcomes, drops counts
@@ -118,8 +118,30 @@ func (r *rows) summary(t *flow.Table) string {
 		orphans = fmt.Sprintf("; %d responses without a request", x.Orphans)
 	}
 	return fmt.Sprintf("connections: %d%s; %d bytes missing\n", t.Stats.Opened, kinds.list(), t.Stats.Missing) +
+		unseen(x.Unseen.Counts()) +
 		fmt.Sprintf("requests: %d = %d reported%s%s + %d dropped%s%s\n", x.Seen,
 			outcomes.sum, outcomes.list(), shown, drops.sum, drops.list(), orphans)
+}
+
+// unseen names the connections that are not followed, in a line.
+func unseen(all []exchange.UnseenCount) string {
+	const most = 20
+	var parts []string
+	rest := uint64(0)
+	for i, u := range all {
+		if i < most {
+			parts = append(parts, fmt.Sprintf("%s (%d)", u.Unseen, u.N))
+		} else {
+			rest += u.N
+		}
+	}
+	if rest > 0 {
+		parts = append(parts, fmt.Sprintf("others (%d)", rest))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "not followed: " + strings.Join(parts, ", ") + "\n"
 }
 
 // counts are named numbers, and their sum.

@@ -29,15 +29,18 @@ type Conn struct {
 	heldBytes int64 // its part of Stats.HeldBytes
 
 	h2        *h2  // once the kind is HTTP/2
-	client    Dir  // of requests, once the kind is HTTP/1 or HTTP/2
-	role      Role // of the client direction
-	pipelines bool // the client does not wait for responses
-	lost      bool // no message boundary is known
-	unsure    bool // the first request since then has no response yet
-	any       bool // data has been seen, or is missing
-	lastDir   Dir  // of the last data
-	interim   bool // since it has that direction, it may have been an interim response (1xx) only
-	tries     int  // segments without a boundary while lost
+	opened    bool // opener is known
+	opener    Dir
+	name      string // of the server, by TLS
+	client    Dir    // of requests, once the kind is HTTP/1 or HTTP/2
+	role      Role   // of the client direction
+	pipelines bool   // the client does not wait for responses
+	lost      bool   // no message boundary is known
+	unsure    bool   // the first request since then has no response yet
+	any       bool   // data has been seen, or is missing
+	lastDir   Dir    // of the last data
+	interim   bool   // since it has that direction, it may have been an interim response (1xx) only
+	tries     int    // segments without a boundary while lost
 }
 
 // side is one direction of a connection.
@@ -149,6 +152,10 @@ func (c *Conn) Data(d Dir, s Segment, b []byte) {
 // decide waits for enough bytes to tell what the connection is. A server that
 // speaks first speaks no HTTP.
 func (c *Conn) decide(d Dir, s Segment, b []byte) {
+	if isTLS(c.sides[d.Opposite()].held) {
+		c.ignore(KindTLS)
+		return
+	}
 	side := &c.sides[d]
 	before := len(side.held)
 	if before == 0 {
@@ -179,9 +186,14 @@ func (c *Conn) decide(d Dir, s Segment, b []byte) {
 		c.becomeHTTP(d.Opposite(), Segment{})
 		c.loseBoundary(DropIncomplete)
 	case guessOther:
-		if kind == KindHTTP2 {
+		switch {
+		case kind == KindHTTP2:
 			c.becomeH2(d, s, b, before)
-		} else {
+		case kind == KindTLS && room == len(b) && !c.tls(d, held):
+			if before == 0 {
+				c.hold(side, b)
+			}
+		default:
 			c.ignore(kind)
 		}
 	case guessMore:
@@ -245,10 +257,34 @@ func (c *Conn) release(side *side) {
 	side.started = false
 }
 
+// tls looks at the start of TLS in a direction. It reports whether more of it is
+// of no use.
+func (c *Conn) tls(d Dir, b []byte) (done bool) {
+	const maxHello = 16 << 10
+	if server := b[5] == 2; !c.opened {
+		if c.OpenedBy(d); server {
+			c.OpenedBy(d.Opposite())
+		}
+	}
+	c.name, done = serverName(b)
+	return done || len(b) > maxHello
+}
+
+// endHello ignores a connection whose ClientHello will not be seen whole.
+func (c *Conn) endHello() bool {
+	if c.kind != KindUndecided || !isTLS(c.sides[0].held) && !isTLS(c.sides[1].held) {
+		return false
+	}
+	c.ignore(KindTLS)
+	return true
+}
+
 // ignore ends the parsing of the connection.
 func (c *Conn) ignore(k Kind) {
 	c.dropPending(DropGivenUp)
 	c.dropHead(DropGivenUp)
+	c.e.Stats.Unseen.add(Unseen{k, c.server(), c.name})
+	c.name = ""
 	c.setKind(k)
 	c.h2 = nil
 	c.release(&c.sides[0])
@@ -293,6 +329,10 @@ func (c *Conn) End(d Dir, at int64) {
 // why is the Outcome of an exchange in progress: Truncated after both directions
 // have ended, Reset, Evicted or Unfinished. The Conn must not be used afterwards.
 func (c *Conn) Close(why Outcome, at int64) {
+	c.endHello()
+	if c.kind == KindUndecided {
+		c.dropHead(DropIncomplete)
+	}
 	if c.kind == KindHTTP1 && !c.lost {
 		c.dropHead(DropIncomplete)
 		c.finish(why, at)

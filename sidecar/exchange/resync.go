@@ -24,7 +24,7 @@ func (c *Conn) Bridge(d Dir, n int64) int64 {
 // needed. Every exchange in progress is given up, and a boundary is awaited.
 func (c *Conn) Gap(d Dir, n int64) {
 	c.sides[d].next += uint32(n)
-	if c.kind.ignored() {
+	if c.kind.ignored() || c.endHello() {
 		return
 	}
 	c.e.Stats.Gaps++

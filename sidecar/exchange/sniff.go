@@ -106,45 +106,6 @@ func knownMethod(b []byte) bool {
 	return false
 }
 
-// sniffOther names protocols other than HTTP/1 by their first bytes. It needs
-// 16 of them at most. Which ask for fewer come first, so that the answer does not
-// depend on how many there are.
-func sniffOther(b []byte) (guess, Kind) {
-	type signature struct {
-		kind Kind
-		at   int
-		text string
-	}
-	switch {
-	case len(b) >= 2 && b[0] == '*' && isDigit(b[1]):
-		return guessOther, KindRedis
-	case isTLS(b):
-		return guessOther, KindTLS
-	}
-	for _, s := range [...]signature{
-		{KindSSH, 0, "SSH-"},
-		{KindAMQP, 0, "AMQP"},
-		{KindMySQL, 3, "\x00\x0a"},            // the server's greeting, protocol 10
-		{KindPostgres, 4, "\x00\x03\x00\x00"}, // startup message, protocol 3.0
-		{KindPostgres, 4, "\x04\xd2\x16\x2f"}, // SSLRequest
-		{KindMongoDB, 12, "\xdd\x07\x00\x00"}, // OP_MSG
-	} {
-		if len(b) >= s.at+len(s.text) && string(b[s.at:s.at+len(s.text)]) == s.text {
-			return guessOther, s.kind
-		}
-	}
-	if len(b) < 16 {
-		return guessMore, KindUndecided
-	}
-	return guessOther, KindOther
-}
-
-// isTLS recognises a handshake record with a ClientHello or ServerHello
-// (RFC 8446, sections 4 and 5.1), of which the shortest has 42 bytes.
-func isTLS(b []byte) bool {
-	return len(b) >= 6 && b[0] == 22 && b[1] == 3 && b[2] <= 4 && (b[3] > 0 || b[4] >= 42) && (b[5] == 1 || b[5] == 2)
-}
-
 // tokens is the set of tchar (RFC 9110, section 5.6.2).
 var tokens = func() (set [256]bool) {
 	for c := range 128 {

@@ -15,6 +15,16 @@ const (
 	KindRedis
 	KindMongoDB
 	KindAMQP
+	KindMSSQL
+	KindCassandra
+	KindMemcached
+	KindKafka
+	KindNATS
+	KindMQTT
+	KindSMTP
+	KindFTP
+	KindIMAP
+	KindPOP3
 	KindOther     // none of the known ones
 	KindUpgraded  // HTTP until 101 Switching Protocols
 	KindTunnel    // HTTP until a successful CONNECT
@@ -25,7 +35,8 @@ const (
 )
 
 var kindNames = [...]string{
-	"undecided", "http1", "http2", "tls", "ssh", "postgres", "mysql", "redis", "mongodb", "amqp",
+	"undecided", "http1", "http2", "tls", "ssh", "postgres", "mysql", "redis", "mongodb", "amqp", "mssql", "cassandra",
+	"memcached", "kafka", "nats", "mqtt", "smtp", "ftp", "imap", "pop3",
 	"other", "upgraded", "tunnel", "ambiguous", "given_up",
 }
 
@@ -69,6 +80,7 @@ type Stats struct {
 	Dropped  [numDrops]uint64    // requests that became no exchange, by Drop
 
 	Kinds     [numKinds]uint64 // connections by their last Kind
+	Unseen    Census           // connections that are not followed, by server
 	Gaps      uint64           // times that bytes which were needed are missing
 	Resyncs   uint64           // times that a boundary was found again
 	Orphans   uint64           // responses without a request

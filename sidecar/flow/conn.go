@@ -16,6 +16,9 @@ type conn struct {
 	last  int64 // time of the last packet
 	state state
 	v4    bool
+	// opened tells that opener is the direction of the first SYN.
+	opened bool
+	opener exchange.Dir
 	// stalled tells that it is in the list of those with something that waits,
 	// since when the first of that does.
 	stalled bool
@@ -59,6 +62,10 @@ func (t *Table) take(c *conn, d exchange.Dir, s *segment) {
 		start++ // SYN takes a sequence number; data may follow (RFC 7413)
 		if !h.syn && !h.located {
 			h.syn, h.isn = true, s.seq
+			c.opened = true
+			if c.opener = d; s.flags&flagACK != 0 {
+				c.opener = d.Opposite()
+			}
 		}
 		t.early(c, d, start)
 	}
@@ -100,6 +107,9 @@ func (t *Table) open(c *conn, d exchange.Dir, seq uint32) {
 	other := &c.half[d.Opposite()]
 	handshake := c.half[d].syn || other.syn && other.acks && other.acked == seq
 	c.x = t.engine.NewConn(c.ends(), handshake)
+	if c.opened {
+		c.x.OpenedBy(c.opener)
+	}
 	for d := range exchange.Dir(2) {
 		if c.half[d].known {
 			c.x.Saw(d)

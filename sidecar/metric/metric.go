@@ -155,6 +155,27 @@ type Counter struct {
 type Point struct {
 	Is string // of the attribute
 	N  uint64
+
+	Address  string // server.address, if there is one
+	Port     uint16 // server.port, if there is one
+	Overflow bool   // it stands for all that are too many, and has no other attribute
+}
+
+func (c *Counter) attributesOf(p *Point) []attribute {
+	var out []attribute
+	if p.Overflow {
+		return []attribute{{key: overflowKey, text: "true"}}
+	}
+	if c.Attribute != "" {
+		out = append(out, attribute{key: c.Attribute, text: p.Is})
+	}
+	if p.Address != "" {
+		out = append(out, attribute{key: "server.address", text: p.Address})
+	}
+	if p.Port != 0 {
+		out = append(out, attribute{key: "server.port", num: int64(p.Port)})
+	}
+	return out
 }
 
 // attribute is one of a point: a number if text is empty.

@@ -35,8 +35,8 @@ var (
 )
 
 var someCounters = []Counter{
-	{Name: "spile.spans.dropped", Unit: "{span}", Description: "Spans.", Attribute: "spile.drop.reason", Points: []Point{{"queue_full", 7}, {"unsampled", 0}}},
-	{Name: "spile.queue.size", Unit: "By", Description: "Memory.", Gauge: true, Points: []Point{{"", 1 << 20}}},
+	{Name: "spile.spans.dropped", Unit: "{span}", Description: "Spans.", Attribute: "spile.drop.reason", Points: []Point{{Is: "queue_full", N: 7}, {Is: "unsampled"}}},
+	{Name: "spile.queue.size", Unit: "By", Description: "Memory.", Gauge: true, Points: []Point{{N: 1 << 20}}},
 }
 
 func recorded() *Recorder {

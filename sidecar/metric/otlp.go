@@ -77,8 +77,16 @@ type state struct {
 	counters map[point]uint64
 }
 
-// point names a point of a Counter.
-type point struct{ counter, is string }
+// point names a point of a Counter: its value is 0.
+type point struct {
+	counter string
+	Point
+}
+
+func nameOf(c *Counter, p Point) point {
+	p.N = 0
+	return point{c.Name, p}
+}
 
 // NewEncoder returns an Encoder of metrics of the given resource that count since
 // start (ns since the Unix epoch), made by the given version of the program.
@@ -120,7 +128,7 @@ func newState(all []series, counters []Counter, now uint64) state {
 	s := state{at: now, series: all, counters: make(map[point]uint64)}
 	for i := range counters {
 		for _, p := range counters[i].Points {
-			s.counters[point{counters[i].Name, p.Is}] = p.N
+			s.counters[nameOf(&counters[i], p)] = p.N
 		}
 	}
 	return s
@@ -241,13 +249,17 @@ func (e *Encoder) appendCounter(b []byte, c *Counter, now uint64) []byte {
 		if !c.Gauge {
 			b = appendFixed(b, startTimeField, start)
 			if e.temporality.DeltaCounters {
-				n -= e.delivered.counters[point{c.Name, p.Is}]
+				n -= e.delivered.counters[nameOf(c, p)]
 			}
 		}
 		b = appendFixed(b, timeField, now)
 		b = appendFixed(b, asIntField, n)
-		if c.Attribute != "" {
-			b = appendAttribute(b, numberAttributes, attribute{key: c.Attribute, text: p.Is})
+		if p.Overflow {
+			b = appendMessage(b, numberAttributes, keyValue(overflowKey, appendVarint(nil, boolValueField, 1)))
+		} else {
+			for _, a := range c.attributesOf(&p) {
+				b = appendAttribute(b, numberAttributes, a)
+			}
 		}
 		points = appendMessage(points, dataPointsField, b)
 	}

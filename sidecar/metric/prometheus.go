@@ -93,11 +93,7 @@ func (p text) counter(c *Counter) {
 	}
 	p.describe(name, kind, c.Description)
 	for _, point := range c.Points {
-		var labels []attribute
-		if c.Attribute != "" {
-			labels = []attribute{{key: c.Attribute, text: point.Is}}
-		}
-		p.sample(name, labels, strconv.FormatUint(point.N, 10))
+		p.sample(name, c.attributesOf(&point), strconv.FormatUint(point.N, 10))
 	}
 }
 

@@ -40,8 +40,8 @@ func points(md pmetric.Metrics) (out []string) {
 func TestTemporality(t *testing.T) {
 	counters := func(n uint64) []Counter {
 		return []Counter{
-			{Name: "count", Points: []Point{{"", n}}},
-			{Name: "gauge", Gauge: true, Points: []Point{{"", n}}},
+			{Name: "count", Points: []Point{{N: n}}},
+			{Name: "gauge", Gauge: true, Points: []Point{{N: n}}},
 		}
 	}
 	const duration = "http.server.request.duration "
