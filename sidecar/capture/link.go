@@ -76,6 +76,7 @@ const (
 	etherMPLSUp   = 0x8848
 	etherPPPoE    = 0x8864
 	etherJumboLLC = 0x8870
+	etherBridged  = 0x6558 // Transparent Ethernet Bridging (RFC 1701)
 )
 
 // maxHeaders is how many tags and headers are taken off between the link
@@ -97,7 +98,14 @@ func ipPacket(link uint16, order binary.ByteOrder, b []byte) ([]byte, Skip) {
 		}
 		switch etherType {
 		case etherIPv4, etherIPv6:
-			return wholeIP(b)
+			if b, skip = wholeIP(b); skip != 0 {
+				return nil, skip
+			}
+			inner, rest, ok := tunnelled(b)
+			if !ok {
+				return b, 0
+			}
+			etherType, b = inner, rest
 		case etherVLAN, etherQinQ, etherQinQOld:
 			etherType, b, skip = typed(b, 2)
 		case etherMPLS, etherMPLSUp:
@@ -106,6 +114,8 @@ func ipPacket(link uint16, order binary.ByteOrder, b []byte) ([]byte, Skip) {
 			etherType, b, skip = pppoe(b)
 		case etherJumboLLC:
 			etherType, b, skip = llc(b)
+		case etherBridged:
+			etherType, b, skip = typed(b, 12)
 		default:
 			if etherType >= etherMin {
 				return nil, SkipNotIP

@@ -29,7 +29,8 @@ func (c *Conn) feedHead(d Dir, s Segment, b []byte) int {
 		if n := leadingLines(b); n > 0 {
 			return n
 		}
-		if !c.confirm() {
+		if !c.confirm(s, b) {
+			c.countLost(d, s, b)
 			return len(b)
 		}
 	}
@@ -136,7 +137,7 @@ func (c *Conn) takeRequest(s Segment, b []byte) {
 	x.Wire = Wire{RequestSeq: side.start.Seq, RequestAck: side.start.Ack, Index: c.count}
 	c.count++
 	c.pending = append(c.pending, p)
-	c.pipelines = c.pipelines || len(c.pending) > 1
+	c.pipelines = c.pipelines || len(c.pending) > 1 && !c.unsure
 	c.upload = p
 	side.started, side.mode = false, inBody
 	side.body = h.requestBody()
@@ -189,6 +190,11 @@ func (c *Conn) takeResponse(s Segment, b []byte) {
 	x.End = s.At
 	if x.Response.Status < 200 && x.Response.Status != 101 {
 		c.passInterim(p, h)
+		return
+	}
+	if !c.answers(p, first) {
+		c.dropPending(DropGap)
+		c.loseBoundary(DropGap)
 		return
 	}
 	if !c.charge(p, len(b), len(x.Response.Fields)) {
@@ -326,7 +332,9 @@ func (c *Conn) endResponse() {
 // finish emits everything in progress, with the outcome that the end of the
 // connection gives it.
 func (c *Conn) finish(why Outcome, at int64) {
-	c.confirm()
+	if c.sides[c.client.Opposite()].seen {
+		c.confirm(Segment{}, nil)
+	}
 	for len(c.pending) > 0 {
 		p := c.pending[0]
 		o := why

@@ -73,9 +73,8 @@ func (c *Conn) resync(d Dir, s Segment, b []byte) bool {
 		return false
 	case c.any:
 		c.e.Stats.Resyncs++
-		c.unsure = true
 	}
-	c.lost = false
+	c.lost, c.unsure = false, true
 	if c.count == 0 {
 		c.becomeHTTP(d, s)
 	}
@@ -101,15 +100,23 @@ func (c *Conn) countLost(d Dir, s Segment, b []byte) {
 }
 
 // confirm reports that the request with which a boundary was found may be taken
-// for one. More from its sender before the response means that it was content,
-// of an upload whose response came early, or that responses to others are due.
-func (c *Conn) confirm() bool {
-	if !c.unsure || len(c.pending) == 0 {
+// for one, though b follows. More from its sender before the response means that
+// it was content, of an upload whose start was missed or whose response came
+// early, or that responses to others are due. Where no server is seen, more
+// requests may follow.
+func (c *Conn) confirm(s Segment, b []byte) bool {
+	if !c.unsure || len(c.pending) == 0 || !c.sides[c.client.Opposite()].seen && s.Aligned && requestLine(b) == yes {
 		return true
 	}
 	c.dropPending(DropGap)
 	c.loseBoundary(DropGap)
 	return false
+}
+
+// answers reports whether the first response since a boundary was found, which
+// starts with s, is one to p: its server had received that request and no more.
+func (c *Conn) answers(p *pending, s Segment) bool {
+	return !c.unsure || len(c.pending) == 1 && p.requestDone && s.Ack == c.sides[c.client].next
 }
 
 // note remembers of the last bytes what resync asks for.

@@ -57,6 +57,10 @@ func TestResync(t *testing.T) {
 
 // TestMidStream attaches to a connection that exists already.
 func TestMidStream(t *testing.T) {
+	const (
+		other       = "GET /other HTTP/1.1\r\nHost: h\r\n\r\n"
+		gotOneSided = "GET / HTTP/1.1 [h] -> 0 one_sided, 0 up, 0 down, 1+0 fields"
+	)
 	for _, tt := range []struct {
 		name  string
 		steps []step
@@ -67,6 +71,13 @@ func TestMidStream(t *testing.T) {
 		{"before a response", []step{s(ok5), c(get), s(ok5)}, []string{gotOK}},
 		{"in a response", []step{s(ok5[7:]), c(get), s(ok5)}, []string{gotOK}},
 		{"before an interim response", []step{s("HTTP/1.1 100 Continue\r\n\r\n"), c(get), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"in an upload, on what looks like a request", []step{c(other), c("more"), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"in an upload, on a segment that looks like one", []step{c(other + "more"), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"in an upload, on what looks like another", []step{c(post + "Content-Length: 9\r\n\r\n0123"), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"before an upload", []step{c(post + "Content-Length: 9\r\n\r\n0123"), c("45678"), s(ok5), c(get), s(ok5)}, []string{"POST /p HTTP/1.1 [h] -> 200 complete, 9 up, 5 down, 2+1 fields", gotOK}},
+		{"before an upload that waits", []step{c(post + "Expect: 100-continue\r\nContent-Length: 9\r\n\r\n"), s("HTTP/1.1 100 Continue\r\n\r\n"), c("012345678"), s(ok5), c(get), s(ok5)}, []string{"POST /p HTTP/1.1 [h] -> 200 complete, 9 up, 5 down, 3+1 fields", gotOK}},
+		{"with no server in sight", []step{c(get), c(get)}, []string{gotOneSided, gotOneSided}},
+		{"before the end", []step{c(get), s("HTTP/1.1 200 OK\r\n")}, nil},
 		{"of another protocol", []step{c("\x17\x03\x03\x00\x10aaaaaaaaaaaaaaaa"), s("\x17\x03\x03\x00\x10aaaaaaaaaaaaaaaa")}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
