@@ -113,6 +113,11 @@ collector-test: ## Send to a real OpenTelemetry Collector by each protocol, with
 	$(GO) build -C test/collector -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/collector .
 	COLLECTOR=$(CURDIR)/$(BIN)/collector $(GO) test -json -count=1 -run TestCollector ./sidecar/export | $(tally) -save $(RESULTS)/collector.json
 
+.PHONY: jaeger-test
+jaeger-test: ## Send to a real Jaeger by each protocol, in a network namespace of its own (root; JAEGER)
+	$(GO) test -c -o $(BIN)/export.test ./sidecar/export
+	cd sidecar/export && JAEGER="$$($(abspath $(JAEGER)) path)" unshare -n sh -c 'ip link set lo up && exec $(CURDIR)/$(BIN)/export.test -test.run TestJaeger -test.v'
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run golangci-lint, and check that the sidecar has no Kubernetes client
 	$(GOLANGCI_LINT) run ./...
