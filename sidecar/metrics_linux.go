@@ -120,7 +120,7 @@ func counters(a account, s export.Stats) []metric.Counter {
 // measure returns what records durations, with the exemplars that a filter lets
 // pass.
 func measure(r *metric.Recorder, filter string) export.Measure {
-	return func(m *span.Measurement, ns uint64, end int64, id *span.Identity) {
+	return func(m *span.Measurement, ns uint64, end int64, id span.Identity) {
 		var x *metric.Exemplar
 		if filter == export.ExemplarsAlwaysOn || filter == export.ExemplarsTraceBased && id.Sampled {
 			x = &metric.Exemplar{At: end, TraceID: id.TraceID, SpanID: id.SpanID}

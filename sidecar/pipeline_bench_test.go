@@ -15,13 +15,14 @@ import (
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/export"
 	"github.com/spile-dev/spile/sidecar/flow"
+	"github.com/spile-dev/spile/sidecar/metric"
 	"github.com/spile-dev/spile/sidecar/span"
 )
 
 // BenchmarkPipeline measures an exchange, a small GET on one of 16 keep-alive
 // connections, on its way from two captured packets: to an exchange.Exchange
 // ("exchange"), to the bytes of its span ("span"), and to a backend that takes
-// it ("export", with what the backend's half of the connection costs). What the
+// it ("export", with the metrics and what the backend's half of the connection costs). What the
 // kernel does before is not in it.
 func BenchmarkPipeline(b *testing.B) {
 	env := map[string]string{"OTEL_SERVICE_NAME": "bench"}
@@ -57,7 +58,10 @@ func BenchmarkPipeline(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		e := export.New(to, resource, builder, export.Options{})
+		recorder := metric.NewRecorder()
+		e := export.New(to, resource, builder, export.Options{Measure: func(m *span.Measurement, ns uint64, end int64, id span.Identity) {
+			recorder.Record(m, ns, &metric.Exemplar{At: end, TraceID: id.TraceID, SpanID: id.SpanID})
+		}})
 		pipeline(b, func(x *exchange.Exchange) { e.Add(x, builder.Identify(x)) })
 		if err := e.Shutdown(b.Context()); err != nil {
 			b.Error(err)

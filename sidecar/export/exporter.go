@@ -82,7 +82,7 @@ type Options struct {
 
 // Measure takes the duration of an exchange that ended at end (ns since the Unix
 // epoch). What m and id refer to is valid during the call.
-type Measure func(m *span.Measurement, ns uint64, end int64, id *span.Identity)
+type Measure func(m *span.Measurement, ns uint64, end int64, id span.Identity)
 
 // shutdownTimeout bounds Shutdown: within a pod's grace period others want
 // their part.
@@ -157,7 +157,7 @@ func (e *Exporter) Add(x *exchange.Exchange, id span.Identity) {
 	}
 	if e.measure != nil {
 		if m, ns, ok := e.builder.Measurement(); ok {
-			e.measure(m, ns, x.End, &id)
+			e.measure(m, ns, x.End, id)
 		}
 	}
 	switch {
