@@ -99,6 +99,9 @@ func (c *Conn) notHTTP() {
 func (c *Conn) takeHead(d Dir, s Segment, b []byte) {
 	if d == c.client {
 		c.takeRequest(s, b)
+		if c.sides[d.Opposite()].ended && c.kind == KindHTTP1 && !c.lost {
+			c.finish(Truncated, s.At) // whichever of this request and the server's FIN was captured first
+		}
 	} else {
 		c.takeResponse(s, b)
 	}

@@ -72,6 +72,7 @@ var (
 	request  = get("/x")
 	response = ok("hello")
 	n, m     = uint32(len(request)), uint32(len(response))
+	upload   = "POST /u HTTP/1.1\r\nHost: a.example\r\nContent-Length: 19\r\n\r\n" // whose content is to come
 
 	whole = client + " GET a.example /x -> 200 complete, 0 up, 5 down"
 	none  = client + " GET a.example /x -> 0 %s, 0 up, 0 down"
@@ -109,6 +110,10 @@ func TestTCP(t *testing.T) {
 		{"ports used again", newScript().open().client(ack, 1, 1, request).client(syn, 1<<20, 0, "").server(syn|ack, 1<<20, 1<<20+1, "").client(ack, 1<<20+1, 1<<20+1, request).server(ack, 1<<20+1, 1<<20+1+n, response), []string{end("evicted"), whole}},
 		{"ports used again after the end", newScript().open().client(ack|fin, 1, 1, request).server(ack|fin, 1, 2+n, response).client(syn, 1<<20, 0, "").server(syn|ack, 1<<20, 1<<20+1, "").client(ack, 1<<20+1, 1<<20+1, request).server(ack, 1<<20+1, 1<<20+1+n, response), []string{whole, whole}},
 		{"ports used again after a reset, no handshake seen", newScript().open().client(ack, 1, 1, request).server(rst|ack, 1, 1+n, "").wait(6*second).client(ack, 1<<20, 1<<20, request).server(ack, 1<<20, 1<<20+n, response), []string{end("reset"), whole}},
+		{"request that crosses the server's FIN", newScript().open().client(ack, 1, 1, request).server(ack, 1, 1+n, response).server(fin|ack, 1+m, 1+n, "").client(ack, 1+n, 1+m, request).server(rst, 2+m, 0, ""), []string{whole, end("no_response")}},
+		{"request that crosses the server's FIN, captured first", newScript().open().client(ack, 1, 1, request).server(ack, 1, 1+n, response).client(ack, 1+n, 1+m, request).server(fin|ack, 1+m, 1+n, "").server(rst, 2+m, 0, ""), []string{whole, end("no_response")}},
+		{"requests that cross the server's FIN", newScript().open().client(ack, 1, 1, request).server(fin|ack, 1, 1+n, response).client(ack, 1+n, 1, request+request[:9]).client(ack, 1+2*n+9, 1, request[9:]).server(rst, 2+m, 0, ""), []string{whole, end("no_response"), end("no_response")}},
+		{"request with content that crosses the server's FIN", newScript().open().client(ack, 1, 1, request).server(fin|ack, 1, 1+n, response).client(ack, 1+n, 1, upload).client(ack, 1+n+uint32(len(upload)), 1, "GET /y HTTP/1.1\r\n\r\n"+request).server(rst, 2+m, 0, ""), []string{whole, client + " POST a.example /u -> 0 no_response, 0 up, 0 down", end("no_response")}},
 		{"FIN before the data", newScript().open().client(fin|ack, 1+n, 1+m, "").server(fin|ack, 1+m, 2+n, "").client(ack, 1, 1, request).server(ack, 1, 1+n, response), []string{whole}},
 		{"FIN of an unfinished response", newScript().open().client(ack, 1, 1, request).server(ack|fin, 1, 1+n, response[:30]), []string{fmt.Sprintf(none, "truncated")}},
 		{"retransmission with other boundaries", newScript().open().client(ack, 1, 1, request[:10]).client(ack, 5, 1, request[4:20]).client(ack, 1, 1, request[:25]).client(ack, 3, 1, request[2:]).server(ack, 1, 1+n, response), []string{whole}},
