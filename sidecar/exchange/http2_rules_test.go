@@ -70,7 +70,8 @@ func TestUpgradeSettings(t *testing.T) {
 		c("GET /first HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: " + settings + "\r\n\r\n"),
 		s("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + first.data),
 		sv.headers(1, true, ":status", "200", "x", "y"),
-		{0, preface, sends}, cl.settings(tableSize(16384)),
+		{0, preface, sends},
+		cl.settings(tableSize(16384)),
 	}
 	want := []string{"GET /first HTTP/2 [a.example] -> 200 complete, 0 up, 0 down, 4+1 fields"}
 	if diff := cmp.Diff(want, run(t, exchange.Limits{}, steps, 0).got); diff != "" {
@@ -83,7 +84,6 @@ func TestHTTP2Counts(t *testing.T) {
 	cl, sv := newH2Peer(0), newH2Peer(1)
 	start := []step{{0, preface, sends}, cl.settings(), sv.settings()}
 	get := cl.headers(1, true, h2get("/")...)
-	cl = newH2Peer(0)
 	lossy := func(steps ...step) []step { return append(start[:3:3], steps...) }
 	for name, tt := range map[string]struct {
 		steps   []step

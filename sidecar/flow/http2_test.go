@@ -136,8 +136,10 @@ func (s *h2stream) line(outcome string) string {
 }
 
 func h2Line(x *exchange.Exchange) string {
-	s := h2stream{x.Wire.StreamID, x.Request.Method, x.Request.Target, pairs(x.Request.Fields), pairs(x.Response.Fields), pairs(x.Response.Trailers),
-		x.Response.Status, int(x.Request.BodySize), int(x.Response.BodySize), false, false, false}
+	s := h2stream{
+		x.Wire.StreamID, x.Request.Method, x.Request.Target, pairs(x.Request.Fields), pairs(x.Response.Fields), pairs(x.Response.Trailers),
+		x.Response.Status, int(x.Request.BodySize), int(x.Response.BodySize), false, false, false,
+	}
 	return s.line(x.Outcome.String())
 }
 
