@@ -10,8 +10,10 @@ import (
 func TestDestination(t *testing.T) {
 	c := Config{
 		Env: []EnvVar{
-			{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://a"}, {"OTEL_EXPORTER_OTLP_TRACES_HEADERS", "secret=a"},
-			{"OTEL_LOG_LEVEL", "debug"}, {"SPILE_OTLP_HEADERS_FILE", "/a"},
+			{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://a"},
+			{"OTEL_EXPORTER_OTLP_TRACES_HEADERS", "secret=a"},
+			{"OTEL_LOG_LEVEL", "debug"},
+			{"SPILE_OTLP_HEADERS_FILE", "/a"},
 		},
 		Files:      Files{Headers: File{Secret: "a", Key: "a"}},
 		Namespaces: map[string]Destination{"b": {Env: []EnvVar{{"OTEL_EXPORTER_OTLP_ENDPOINT", "http://b"}}}},
