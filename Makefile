@@ -187,7 +187,7 @@ e2e: image ## Test everything on the cluster that KUBECONFIG points at (E2E_LOAD
 	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/spile-e2e-app ./test/e2e/app
 	$(GO) run ./build/image -o $(BIN)/images/spile-e2e-app.tar -t ghcr.io/spile-dev/spile-e2e-app:e2e -user 65532 $(BIN)/spile-e2e-app
 	$(if $(wildcard $(JAEGER)),$(GO) run ./build/image -o $(BIN)/images/jaeger.tar -t $(JAEGER_IMAGE) -user 65532 "$$($(JAEGER) path)=/jaeger")
-	$(GO) test -json -tags e2e -count=1 -timeout 20m ./test/e2e | $(tally) -save $(RESULTS)/e2e.json
+	$(GO) test -json -tags e2e -count=1 -timeout 30m ./test/e2e | $(tally) -save $(RESULTS)/e2e.json
 
 # bin/tools/NAME@VERSION is built in the module that module.NAME says, from its
 # own go.mod, which `go install` would refuse where that replaces modules.
@@ -206,4 +206,6 @@ $(TOOLS)/%:
 .PHONY: chaos
 chaos: IMAGE_TAG := e2e
 chaos: image ## Create 10,000 pods while the webhook is killed, hangs and changes (CHAOS_CREATIONS)
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/spile-e2e-app ./test/e2e/app
+	$(GO) run ./build/image -o $(BIN)/images/spile-e2e-app.tar -t ghcr.io/spile-dev/spile-e2e-app:e2e -user 65532 $(BIN)/spile-e2e-app
 	E2E_TAG=e2e $(GO) test -v -tags e2e,chaos -count=1 -timeout 20m -run TestChaos ./test/e2e

@@ -3,12 +3,7 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -18,8 +13,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 const (
@@ -63,36 +56,34 @@ func TestChaos(t *testing.T) {
 		return r
 	}
 	phase("no webhook", 10, few, nil)
-	install := []string{
-		"upgrade", "--install", "spile", "../../charts/spile", "-n", release, "--create-namespace",
-		"--set", "otlp.endpoint=http://collector:4318", "--set", "image.tag=" + env("E2E_TAG", "e2e"), "--set", "sidecar.image.tag=" + env("E2E_TAG", "e2e"),
-		"--wait", "--timeout", "180s",
-	}
-	must(t, "", "helm", install...)
+	must(t, "", "helm", install()...)
 	(cluster{values: map[string]any{"AppImage": "app:1"}}).awaitInjection(t, chaos)
 	if r := phase("healthy", 20, few, nil); r.injected != len(r.took) {
 		t.Errorf("healthy: %d of %d were injected", r.injected, len(r.took))
 	}
 	phase("upgrade and rollback", 20, few, func(t *testing.T, round int) {
-		must(t, "", "helm", append(slices.Clone(install), "--set-string", "podAnnotations.round="+strconv.Itoa(round))...)
+		must(t, "", "helm", install("podAnnotations.round=r"+strconv.Itoa(round))...)
 		must(t, "", "helm", "rollback", "spile", "-n", release, "--wait")
 	})
 	shortLived(t)
 	if r := phase("certificates of 30 s", 20, few, func(*testing.T, int) { time.Sleep(45 * time.Second) }); r.injected != len(r.took) {
 		t.Errorf("certificates: %d of %d were injected", r.injected, len(r.took))
 	}
-	phase("killed every second", 10, many, func(t *testing.T, _ int) {
+	phase("killed every second", 11, many, func(t *testing.T, _ int) {
 		kubectl(t, "-n", release, "delete", "pod", "-l", "app.kubernetes.io/component=webhook", "--force", "--grace-period=0")
 		time.Sleep(time.Second)
 	})
-	service(t, `{"spec":{"ports":[{"name":"https","port":443,"targetPort":"metrics"}]}}`)
-	phase("garbage answers", 10, few, nil)
-	service(t, `{"spec":{"ports":[{"name":"https","port":443,"targetPort":"https"}]}}`)
 	kubectl(t, "-n", release, "scale", "deployment", "--all", "--replicas=0")
 	kubectl(t, "-n", release, "wait", "pod", "--all", "--for=delete", "--timeout=90s")
 	phase("refused", 9, few, nil)
+	for _, answer := range []string{"error", "garbage", "empty", "other"} {
+		c.impersonate(t, answer)
+		phase("answers: "+answer, 2, few, nil)
+	}
+	c.impersonate(t, "hang")
+	phase("answers: hang", 1, many, nil)
 	blackhole(t)
-	phase("hanging", 1, many, nil)
+	phase("no answer to packets", 1, many, nil)
 }
 
 // service changes the webhook's Service.
@@ -132,63 +123,21 @@ func blackhole(t *testing.T) {
 
 // creator creates pods as fast as the API server takes them.
 type creator struct {
-	client *http.Client
-	url    string
-	body   []byte
+	api  apiServer
+	body []byte
 }
 
 func newCreator(t *testing.T) *creator {
 	t.Helper()
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil).ClientConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	base, _, err := rest.DefaultServerUrlFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &creator{client, strings.TrimSuffix(base.String(), "/") + "/api/v1/namespaces/" + chaos + "/pods?dryRun=All", []byte(
+	c := &creator{newAPIServer(t), []byte(
 		`{"apiVersion":"v1","kind":"Pod","metadata":{"generateName":"chaos-"},"spec":{"containers":[{"name":"app","image":"app:1"}]}}`)}
-	for range 100 { // until the namespace has its service account
-		if _, err := c.create(); err == nil {
-			return c
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	_, err = c.create()
-	t.Fatal(err)
-	return nil
+	c.api.awaitNamespace(t, chaos)
+	return c
 }
 
 func (c *creator) create() (injected bool, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(c.body))
-	if err != nil {
-		return false, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.client.Do(req)
-	if err != nil {
-		return false, err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return false, err
-	}
-	if resp.StatusCode != http.StatusCreated {
-		return false, fmt.Errorf("status %d: %s", resp.StatusCode, data)
-	}
-	var pod corev1.Pod
-	if err := json.Unmarshal(data, &pod); err != nil {
-		return false, err
-	}
-	return sidecar(pod) != nil, nil
+	pod, err := c.api.dryRunPod(chaos, c.body)
+	return sidecar(pod) != nil, err
 }
 
 // result of a phase.

@@ -231,5 +231,9 @@ func abuseExisting(t *testing.T, pod *corev1.Pod) {
 	}
 	kubectl(t, "-n", guarded, "patch", "pod", "existing", "--subresource=ephemeralcontainers", "--dry-run=server",
 		"-p", `{"spec":{"ephemeralContainers":[{"name":"debug","image":"x","targetContainerName":"app"}]}}`)
+	debug := []string{"debug", "existing", "--image=busybox:1", "--profile=baseline", "--attach=false"}
+	deny("kubectl debug of the sidecar", "nor debug it", append(debug, "--target=spile-sidecar", "--container=d1")...)
+	deny("kubectl debug with more capabilities", "baseline: these capabilities", append(debug, "--target=app", "--profile=netadmin", "--container=d2")...)
+	kubectl(t, append([]string{"-n", guarded}, append(debug, "--target=app", "--container=d3")...)...)
 	kubectl(t, "-n", guarded, "label", "pod", "existing", "metadata=may-change")
 }

@@ -143,6 +143,14 @@ func injectInto(t *testing.T, raw []byte, place webhook.Place, c webhook.Config)
 	if d.Sidecar == nil {
 		return d, nil
 	}
+	return d, patched(t, raw, ops)
+}
+
+func patched(t *testing.T, raw []byte, ops []webhook.Operation) []byte {
+	t.Helper()
+	if len(ops) == 0 {
+		return raw
+	}
 	encoded, err := json.Marshal(ops)
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +163,7 @@ func injectInto(t *testing.T, raw []byte, place webhook.Place, c webhook.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d, out
+	return out
 }
 
 func dryRunRaw(namespace string, pod []byte) (string, error) {

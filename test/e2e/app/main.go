@@ -8,6 +8,7 @@
 //	app quotes                                serves gRPC at :50051
 //	app calls -target quotes -calls 200
 //	app threads NAME                          the status of the threads with this name, as JSON
+//	app impostor -answer hang                 the webhook's endpoint, answering wrongly
 package main
 
 import (
@@ -29,10 +30,10 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
 	parts := map[string]func([]string, io.Writer) error{
-		"frontend": frontend, "backend": backend, "load": load, "quotes": quotes, "calls": calls, "threads": threads,
+		"frontend": frontend, "backend": backend, "load": load, "quotes": quotes, "calls": calls, "threads": threads, "impostor": impostor,
 	}
 	if len(args) == 0 || parts[args[0]] == nil {
-		fmt.Fprintln(stderr, "usage: app frontend|backend|load|quotes|calls|threads ...")
+		fmt.Fprintln(stderr, "usage: app frontend|backend|load|quotes|calls|threads|impostor ...")
 		return 2
 	}
 	if err := parts[args[0]](args[1:], stdout); err != nil {
