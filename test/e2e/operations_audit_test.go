@@ -20,7 +20,7 @@ import (
 func scrape(t *testing.T) (lines []string) {
 	t.Helper()
 	for _, p := range get[corev1.PodList](t, "-n", release, "pods").Items {
-		if !ready(p) || p.DeletionTimestamp != nil {
+		if p.DeletionTimestamp != nil {
 			continue
 		}
 		out, err := command("", "kubectl", "get", "--raw", fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:8080/proxy/metrics", release, p.Name))
@@ -150,10 +150,12 @@ func testRestarts(t *testing.T) {
 			t.Errorf("pod %s was evicted against its budget", was.Name)
 		}
 	}
-	if n := gauge(t, "spile_webhook_evictions_total"); n != 2 {
-		t.Errorf("%v evictions, want 2", n)
-	}
-	if n := gauge(t, fmt.Sprintf("spile_webhook_bare_pods{namespace=%q}", bare)); n != 2 {
-		t.Errorf("%v bare pods are left, want the budget's 2", n)
-	}
+	await(t, 30*time.Second, func() string {
+		lines := scrape(t)
+		evictions, left := total(t, lines, "spile_webhook_evictions_total"), total(t, lines, fmt.Sprintf("spile_webhook_bare_pods{namespace=%q}", bare))
+		if evictions != 2 || left != 2 {
+			return fmt.Sprintf("%v evictions, want 2; %v bare pods are left, want the budget's 2", evictions, left)
+		}
+		return ""
+	})
 }
