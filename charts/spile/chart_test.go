@@ -329,6 +329,14 @@ func TestChangeOfSidecarRestartsTheWebhook(t *testing.T) {
 	}
 }
 
+// A node short of CPU must not have the webhook restarted on top.
+func TestLivenessIsPatient(t *testing.T) {
+	probe := find[appsv1.Deployment](t, render(t), "Deployment").Spec.Template.Spec.Containers[0].LivenessProbe
+	if probe.TimeoutSeconds < 5 {
+		t.Errorf("timeout of %d s", probe.TimeoutSeconds)
+	}
+}
+
 func TestVariants(t *testing.T) {
 	base := kinds(render(t))
 	tests := []struct {
