@@ -169,8 +169,7 @@ func (c *Conn) takeResponse(s Segment, b []byte) {
 	p := c.pending[0]
 	x := &p.x
 	if !p.mayBeAnsweredBy(first) {
-		c.dropPending(DropGap)
-		c.loseBoundary(DropGap)
+		c.loseAll()
 		return
 	}
 	if p.responseDone {
@@ -196,8 +195,7 @@ func (c *Conn) takeResponse(s Segment, b []byte) {
 		return
 	}
 	if !c.answers(p, first) {
-		c.dropPending(DropGap)
-		c.loseBoundary(DropGap)
+		c.loseAll()
 		return
 	}
 	if !c.charge(p, len(b), len(x.Response.Fields)) {

@@ -108,9 +108,14 @@ func (c *Conn) confirm(s Segment, b []byte) bool {
 	if !c.unsure || len(c.pending) == 0 || !c.sides[c.client.Opposite()].seen && s.Aligned && requestLine(b) == yes {
 		return true
 	}
+	c.loseAll()
+	return false
+}
+
+// loseAll gives up the exchanges in progress and waits for a boundary.
+func (c *Conn) loseAll() {
 	c.dropPending(DropGap)
 	c.loseBoundary(DropGap)
-	return false
 }
 
 // answers reports whether the first response since a boundary was found, which

@@ -69,22 +69,16 @@ func hostName(list []byte) string {
 	const maxName = 253 // RFC 1035, section 2.3.4
 	r := cursor{b: list}
 	r.number(2)
-	for len(r.b) > 0 {
-		kind, name := r.number(1), r.vector(2)
-		if r.short || kind != 0 {
-			break
-		}
-		if len(name) == 0 || len(name) > maxName {
-			break
-		}
-		for _, c := range name {
-			if !isDigit(c) && (c|0x20 < 'a' || c|0x20 > 'z') && c != '-' && c != '.' && c != '_' {
-				return ""
-			}
-		}
-		return strings.ToLower(string(name))
+	kind, name := r.number(1), r.vector(2)
+	if r.short || kind != 0 || len(name) == 0 || len(name) > maxName {
+		return ""
 	}
-	return ""
+	for _, c := range name {
+		if !isDigit(c) && (c|0x20 < 'a' || c|0x20 > 'z') && c != '-' && c != '.' && c != '_' {
+			return ""
+		}
+	}
+	return strings.ToLower(string(name))
 }
 
 // cursor reads the presentation language of TLS (RFC 8446, section 3). Once there

@@ -10,14 +10,13 @@ import (
 
 // conn is a TCP connection. Direction 0 is that of its key.
 type conn struct {
-	key   bpf.Direction
-	x     *exchange.Conn // from the first data on, until the end
-	half  [2]half
-	last  int64 // time of the last packet
-	state state
-	v4    bool
-	// opened tells that opener is the direction of the first SYN.
-	opened bool
+	key    bpf.Direction
+	x      *exchange.Conn // from the first data on, until the end
+	half   [2]half
+	last   int64 // time of the last packet
+	state  state
+	v4     bool
+	opened bool // opener is the direction of the first SYN
 	opener exchange.Dir
 	// stalled tells that it is in the list of those with something that waits,
 	// since when the first of that does.
