@@ -202,9 +202,15 @@ func (c *Conn) takeResponse(s Segment, b []byte) {
 		c.giveUpHead(side, DropMemory)
 		return
 	}
-	c.unsure = false
 	x.FirstByte = first.At
 	x.Wire.ResponseSeq = first.Seq
+	c.beginResponse(p, h)
+}
+
+// beginResponse goes on after the head of a final response.
+func (c *Conn) beginResponse(p *pending, h head) {
+	side, x := &c.sides[c.client.Opposite()], &p.x
+	c.unsure = false
 	side.mode = inBody
 	side.body = h.responseBody(x.Request.Method, x.Response.Status)
 	switch {
