@@ -18,24 +18,31 @@ import (
 	"github.com/spile-dev/spile/webhook"
 )
 
+const (
+	limitRange = "{apiVersion: v1, kind: LimitRange, metadata: {name: l}, spec: {limits: [{type: Container, "
+	quota      = "{apiVersion: v1, kind: ResourceQuota, metadata: {name: quota}, spec: {hard: {"
+)
+
 // namespaceShapes are what a namespace may demand of pods: labels, and objects
 // that limit them.
 var namespaceShapes = map[string]struct {
 	labels  []string
-	objects string
+	objects []string
 }{
 	"open":       {},
 	"privileged": {labels: []string{"pod-security.kubernetes.io/enforce=privileged"}},
 	"baseline":   {labels: []string{"pod-security.kubernetes.io/enforce=baseline"}},
 	"restricted": {labels: []string{"pod-security.kubernetes.io/enforce=restricted"}},
 	"warned":     {labels: []string{"pod-security.kubernetes.io/warn=restricted", "pod-security.kubernetes.io/audit=restricted"}},
-	"defaulted": {objects: `{"apiVersion":"v1","kind":"LimitRange","metadata":{"name":"l"},"spec":{"limits":[{"type":"Container",
-		"default":{"cpu":"500m","memory":"256Mi"},"defaultRequest":{"cpu":"50m","memory":"64Mi"},"max":{"cpu":"64","memory":"64Gi"}}]}}`},
-	"narrow": {objects: `{"apiVersion":"v1","kind":"LimitRange","metadata":{"name":"l"},"spec":{"limits":[{"type":"Container",
-		"default":{"cpu":"500m","memory":"256Mi"},"defaultRequest":{"cpu":"50m","memory":"128Mi"},"min":{"memory":"100Mi"}}]}}`},
-	"quota": {objects: `{"apiVersion":"v1","kind":"ResourceQuota","metadata":{"name":"quota"},"spec":{"hard":{"requests.cpu":"4","requests.memory":"4Gi"}}}`},
-	"nearly full": {objects: `{"apiVersion":"v1","kind":"LimitRange","metadata":{"name":"l"},"spec":{"limits":[{"type":"Container","defaultRequest":{"memory":"20Mi"}}]}}
-		{"apiVersion":"v1","kind":"ResourceQuota","metadata":{"name":"quota"},"spec":{"hard":{"requests.memory":"48Mi"}}}`},
+	"defaulted": {objects: []string{limitRange + `default: {cpu: 500m, memory: 256Mi},
+		defaultRequest: {cpu: 50m, memory: 64Mi}, max: {cpu: "64", memory: 64Gi}}]}}`}},
+	"narrow": {objects: []string{limitRange + `default: {cpu: 500m, memory: 256Mi},
+		defaultRequest: {cpu: 50m, memory: 128Mi}, min: {memory: 100Mi}}]}}`}},
+	"quota": {objects: []string{quota + `requests.cpu: "4", requests.memory: 4Gi}}}`}},
+	"nearly full": {objects: []string{
+		limitRange + `defaultRequest: {memory: 20Mi}}]}}`,
+		quota + `requests.memory: 48Mi}}}`,
+	}},
 }
 
 // TestAdmission creates every golden pod of the webhook, as dry runs, in
@@ -63,9 +70,7 @@ func TestAdmission(t *testing.T) {
 			namespace := "spile-e2e-shape-" + strings.ReplaceAll(shape, " ", "-")
 			kubectl(t, "create", "namespace", namespace)
 			t.Cleanup(func() { kubectl(t, "delete", "namespace", namespace, "--wait=false") })
-			if s.objects != "" {
-				limit(t, namespace, strings.SplitAfter(s.objects, "\n"))
-			}
+			limit(t, namespace, s.objects)
 			for _, l := range s.labels {
 				kubectl(t, "label", "namespace", namespace, l)
 			}
