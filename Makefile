@@ -105,7 +105,7 @@ kernels: ## Run the BPF and capture tests on Linux 5.10, 6.1 and 6.12 (KERNELS, 
 .PHONY: conformance
 conformance: ## Compare with the access logs of real servers and with tshark (root; test/conformance names the packages)
 	@! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund --ignore-scripts --prefix test/conformance/testdata/grpc-js
-	$(GO) test -json -tags conformance -count=1 -timeout 60m $(TESTFLAGS) ./test/conformance | $(tally) -save $(RESULTS)/conformance.json
+	CONFORMANCE_KEEP=$(CURDIR)/$(BIN)/conformance $(GO) test -json -tags conformance -count=1 -timeout 60m $(TESTFLAGS) ./test/conformance | $(tally) -save $(RESULTS)/conformance.json
 
 # The Collector is a module of its own, with versions of its own.
 .PHONY: collector-test

@@ -3,24 +3,41 @@
 package conformance
 
 import (
+	_ "embed"
+	"fmt"
 	"strings"
 	"testing"
 )
 
-// client is a program that makes requests. URL in its arguments is the server's.
+// client is a program that makes requests. URL in its arguments is the server's
+// by IPv4, URL6 by IPv6, ADDR and ADDR6 what is in these, HOST:PORT.
 type client struct {
-	args    []string
-	static  bool // only for servers of files
-	dynamic bool // only for servers of programs: see testdata
-	fails   bool // its exit status does not matter
+	args  []string
+	only  kind // of servers
+	fails bool // its exit status does not matter
 }
+
+var (
+	//go:embed testdata/client.py
+	pythonClient string
+	//go:embed testdata/fetch.mjs
+	fetchClient string
+	//go:embed testdata/page.html
+	page string
+)
+
+// pipelineScript has wrk send 16 requests at a time.
+const pipelineScript = `
+init = function() local r = {} for i = 1, 16 do r[i] = wrk.format("GET", "/small?wrk=" .. i) end requests = table.concat(r) end
+request = function() return requests end
+`
 
 func curl(args ...string) client {
-	return client{args: append([]string{"curl", "-sS", "-m", "20"}, args...)}
+	return client{args: append([]string{"curl", "-sS", "-m", "60"}, args...)}
 }
 
-func forPrograms(c client) client { c.dynamic = true; return c }
-func forFiles(c client) client    { c.static = true; return c }
+func forPrograms(c client) client { c.only = programs; return c }
+func forFiles(c client) client    { c.only = files; return c }
 
 // null returns n times "-o /dev/null".
 func null(urls ...string) []string {
@@ -46,12 +63,23 @@ var clients = []client{
 	forPrograms(curl(append([]string{"-X", "DELETE"}, null("URL/echo", "URL/nocontent", "URL/chunked")...)...)),
 	forPrograms(curl(append([]string{"-X", "PROPFIND"}, null("URL/count")...)...)),
 	forPrograms(curl(null("URL/chunked", "URL/nocontent", "URL/notmodified", "URL/chunked")...)),
-	{args: []string{"wget", "-q", "-O", "/dev/null", "URL/small", "URL/medium", "URL/large"}},
+	curl(append([]string{"-L"}, null("URL/dir", "URL6/dir")...)...),
+	curl(null("URL6/small", "URL6/large", "URL6/none", "URL6/medium")...),
+	{args: []string{"wget", "-q", "-O", "/dev/null", "URL/small", "URL/medium", "URL/large", "URL/dir"}},
+	{args: []string{"wget", "-q", "--spider", "URL6/small", "URL6/large"}},
+	forFiles(client{args: []string{"wget", "-q", "-O", "/dev/null", "--start-pos", "100", "URL/medium"}}),
+	forPrograms(client{args: []string{"wget", "-q", "-O", "/dev/null", "--method", "PUT", "--body-file", "large", "URL6/echo"}}),
 	{args: []string{"ab", "-q", "-s", "2", "-n", "300", "-c", "3", "-k", "URL/small"}, fails: true}, // not every server keeps HTTP/1.0 alive
 	{args: []string{"ab", "-q", "-n", "100", "-c", "3", "URL/medium"}},
 	{args: []string{"h2load", "--h1", "-n", "300", "-c", "4", "URL/small"}},
 	{args: []string{"wrk", "-t", "1", "-c", "4", "-d", "1s", "URL/small"}},
-	{args: []string{"python3", "client.py", "URL"}},
+	{args: []string{"h2load", "--h1", "-n", "400", "-c", "4", "-m", "10", "URL6/small"}},
+	{args: []string{"wrk", "-t", "1", "-c", "4", "-d", "1s", "-s", "pipeline.lua", "URL/"}, only: modern},
+	{args: []string{"python3", "client.py", "URL6"}},
+	{args: []string{"node", "fetch.mjs", "URL"}},
+	forPrograms(client{args: []string{"node", "fetch.mjs", "URL6", "programs"}}),
+	{args: []string{"/proc/self/exe", asRawClient, "ADDR"}},
+	{args: []string{"/proc/self/exe", asRawClient, "ADDR6", "modern"}, only: modern},
 }
 
 // documents writes the files that servers serve and clients send.
@@ -66,41 +94,13 @@ func (l *lab) documents(t *testing.T) {
 		l.writeFile(t, "www/"+name, text)
 		l.writeFile(t, name, text)
 	}
-	l.writeFile(t, "client.py", pipelining)
+	for i := range 40 {
+		l.writeFile(t, fmt.Sprint("www/r/", i), strings.Repeat("x", i*i*20))
+	}
+	l.writeFile(t, "www/dir/index.html", "dir")
+	l.writeFile(t, "www/style.css", "body { color: black }")
+	l.writeFile(t, "www/page.html", page)
+	l.writeFile(t, "client.py", pythonClient)
+	l.writeFile(t, "fetch.mjs", fetchClient)
+	l.writeFile(t, "pipeline.lua", pipelineScript)
 }
-
-// pipelining is a client in Python: http.client, then requests sent at once, in
-// pieces, with empty lines before them and half-closed.
-const pipelining = `
-import http.client, socket, sys, time
-host, port = sys.argv[1].removeprefix("http://").split(":")
-c = http.client.HTTPConnection(host, int(port), timeout=20)
-for path in "/small", "/medium", "/none", "/large":
-    c.request("GET", path)
-    c.getresponse().read()
-c.close()
-
-def get(path, close=False):
-    return b"GET %s HTTP/1.1\r\nHost: a.example\r\n%s\r\n" % (path, b"Connection: close\r\n" if close else b"")
-
-def talk(*pieces, half_close=False):
-    s = socket.create_connection((host, int(port)), timeout=20)
-    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for p in pieces:
-        s.sendall(p)
-        if len(pieces) > 1:
-            time.sleep(0.002)
-    if half_close:
-        s.shutdown(socket.SHUT_WR)
-    try:
-        while s.recv(1 << 16):
-            pass
-    except OSError:
-        pass
-    s.close()
-
-talk(b"".join(get(b"/small?%d" % i) for i in range(30)) + get(b"/medium", True))
-talk(*[bytes([b]) for b in get(b"/small?pieces", True)])
-talk(get(b"/large", True))
-talk(b"GET /small?1.0 HTTP/1.0\r\n\r\n")
-`

@@ -84,16 +84,13 @@ func grpcCalls(times int) []grpcCall {
 // TestGRPC has each peer call each: what the client says of every call is what both
 // ends' taps report, and so is what the server's log says of those that it answered.
 func TestGRPC(t *testing.T) {
-	if os.Geteuid() != 0 {
-		skip(t, "network namespaces and packet capture need root")
-	}
 	for _, server := range grpcPeers {
 		for _, client := range grpcPeers {
 			t.Run(client.name+" calls "+server.name, func(t *testing.T) {
 				need(t, server.programs...)
 				need(t, client.programs...)
 				l := newLab(t)
-				stop := l.serve(t, grpcServer(server.command(t)))
+				_, stop := l.serve(t, grpcServer(server.command(t)))
 				answered := make(map[string]int)
 				for _, streams := range []int{1, 100, 1000} {
 					for k, n := range l.compareGRPC(t, client.command(t), streams) {
@@ -165,7 +162,7 @@ func (l *lab) compareGRPC(t *testing.T, command []string, streams int) map[strin
 	got := make(map[string]map[string]int)
 	for end, ns := range map[string]*netns.NS{"server": l.server, "client": l.client} {
 		got[end] = make(map[string]int)
-		taps[end] = l.tap(t, ns, grpcReported(got[end]))
+		taps[end] = l.tap(t, ns, "eth0", grpcReported(got[end]))
 	}
 	var out strings.Builder
 	cmd := l.start(t, l.client, &out, append(command, "call", fmt.Sprintf("%s:%d", serverIP, port), l.writeFile(t, "calls.json", string(b)), fmt.Sprint(streams))...)

@@ -18,13 +18,13 @@ var h2Servers = []server{
 	nghttpd("nghttpd with padding, push, trailers and large tables", "--padding=100", "--push=/small=/empty,/medium",
 		"--trailer=x-checksum: 1", "--header-table-size=65536", "--encoder-header-table-size=65536"),
 	{
-		name: "nginx", programs: []string{"nginx"}, static: true, stop: syscall.SIGQUIT, log: "access.log", entries: regexp.MustCompile(logDown),
+		name: "nginx", programs: []string{"nginx"}, kind: files, stop: syscall.SIGQUIT, log: "access.log", entries: regexp.MustCompile(logDown),
 		command: func(t *testing.T, l *lab) []string {
 			return []string{"nginx", "-e", "stderr", "-c", l.writeFile(t, "nginx.conf", fmt.Sprintf(`
 daemon off; user root; pid %[1]s/nginx.pid; worker_processes 1;
 events { worker_connections 256; }
 http {
-	log_format spile "LOG $request_method $request_uri $status $body_bytes_sent";
+	log_format spile "LOG $remote_addr $remote_port $request_method $request_uri $status $body_bytes_sent";
 	access_log %[1]s/access.log spile;
 	client_body_temp_path %[1]s/1; proxy_temp_path %[1]s/2; fastcgi_temp_path %[1]s/3; uwsgi_temp_path %[1]s/4; scgi_temp_path %[1]s/5;
 	keepalive_requests 1000000; keepalive_timeout 60s; http2_max_concurrent_streams 2000; large_client_header_buffers 4 64k;
@@ -33,10 +33,10 @@ http {
 		},
 	},
 	{
-		name: "apache", programs: []string{"apache2"}, static: true, stop: syscall.SIGTERM, log: "access.log", entries: regexp.MustCompile(logDown),
+		name: "apache", programs: []string{"apache2"}, kind: files, stop: syscall.SIGTERM, log: "access.log", entries: regexp.MustCompile(logDown),
 		parse: func(log string) string {
 			log = regexp.MustCompile(`(?m)^LOG .* 101 .*\n`).ReplaceAllString(log, "") // of a request that it upgraded and then answered
-			return regexp.MustCompile(`(?m)^(LOG HEAD .*) \d+$`).ReplaceAllString(log, "$1 0")
+			return regexp.MustCompile(`(?m)^(LOG \S+ \S+ HEAD .*) \d+$`).ReplaceAllString(log, "$1 0")
 		},
 		command: func(t *testing.T, l *lab) []string {
 			return []string{"apache2", "-D", "FOREGROUND", "-f", l.writeFile(t, "apache.conf", fmt.Sprintf(`
@@ -52,7 +52,7 @@ ServerName a.example
 PidFile %[1]s/apache.pid
 DefaultRuntimeDir %[1]s
 ErrorLog %[1]s/error.log
-LogFormat "LOG %%m %%U%%q %%>s %%B" spile
+LogFormat "LOG %%a %%{remote}p %%m %%U%%q %%>s %%B" spile
 CustomLog %[1]s/access.log spile
 MaxKeepAliveRequests 0
 KeepAliveTimeout 60
@@ -62,20 +62,20 @@ DocumentRoot %[1]s/www
 		},
 	},
 	{
-		name: "node", programs: []string{"node"}, stop: syscall.SIGTERM, entries: regexp.MustCompile(logFull),
+		name: "node", kind: programs, programs: []string{"node"}, stop: syscall.SIGTERM, entries: regexp.MustCompile(logFull),
 		command: func(t *testing.T, l *lab) []string {
 			return []string{"node", l.writeFile(t, "h2server.js", nodeH2Server), strconv.Itoa(port)}
 		},
 	},
 	{
-		name: "go", stop: syscall.SIGTERM, entries: regexp.MustCompile(logFull),
+		name: "go", kind: programs, stop: syscall.SIGTERM, entries: regexp.MustCompile(logFull),
 		command: func(*testing.T, *lab) []string { return []string{"/proc/self/exe", asGoH2Server} },
 	},
 }
 
 func nghttpd(name string, args ...string) server {
 	return server{
-		name: name, programs: []string{"nghttpd"}, static: true, stop: syscall.SIGTERM,
+		name: name, programs: []string{"nghttpd"}, kind: files, stop: syscall.SIGTERM,
 		entries: regexp.MustCompile(`^LOG (?P<method>\S+) (?P<target>\S+) (?P<status>\d+)$`), parse: parseNghttpd,
 		command: func(_ *testing.T, l *lab) []string {
 			return append(append([]string{"nghttpd", "-v", "--no-tls", "-d", l.dir + "/www", "-m", "2000"}, args...), strconv.Itoa(port))
@@ -118,6 +118,7 @@ const {HTTP2_HEADER_PATH: PATH, HTTP2_HEADER_METHOD: METHOD} = http2.constants
 const server = http2.createServer({maxSessionMemory: 1000, settings: {maxConcurrentStreams: 2000, enableConnectProtocol: true, headerTableSize: 16384}})
 server.on("stream", (s, h) => {
   let up = 0, parts = []
+  const {remoteAddress, remotePort} = s.session.socket // which is gone when the session is
   s.on("error", () => {})
   if (h[METHOD] === "CONNECT") { s.respond({":status": 200}); s.end(); return }
   s.on("data", d => { up += d.length; parts.push(d) })
@@ -136,7 +137,7 @@ server.on("stream", (s, h) => {
     s.respond({":status": status, "content-type": "text/plain", "x-path": path}, {waitForTrailers: path === "/chunked" && !head, endStream: head})
     if (!head && path === "/chunked") for (let i = 0; i < 9; i++) s.write(out.subarray(0, out.length / 10))
     if (!head) s.end(path === "/chunked" ? out.subarray(0, out.length / 10) : out)
-    console.log("LOG", h[METHOD], h[PATH], status, up, out.length)
+    console.log("LOG", remoteAddress, remotePort, h[METHOD], h[PATH], status, up, out.length)
   })
 })
 server.listen(Number(process.argv[2]))

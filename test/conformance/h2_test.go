@@ -4,7 +4,6 @@ package conformance
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -17,32 +16,28 @@ import (
 
 // TestHTTP2 runs every client against every server of HTTP/2 without TLS.
 func TestHTTP2(t *testing.T) {
-	if os.Geteuid() != 0 {
-		skip(t, "network namespaces and packet capture need root")
-	}
-	need(t, "tcpdump")
 	for _, s := range h2Servers {
 		t.Run(s.name, func(t *testing.T) {
-			need(t, s.programs...)
+			need(t, append(s.programs, "tcpdump")...)
 			l := newLab(t)
 			l.h2Documents(t)
-			live := l.capture(t)
-			stop := l.serve(t, s)
+			live := l.capture(t, "eth0")
+			_, stop := l.serve(t, s)
 			for _, c := range h2Clients {
-				if c.static && s.static || c.dynamic && !s.static || !c.static && !c.dynamic {
-					l.run(t, c)
+				if s.kind.serves(c.only) {
+					l.run(t, l.client, c)
 				}
 			}
 			if s.name == "apache" {
 				for _, c := range upgradeClients {
-					l.run(t, c)
+					l.run(t, l.client, c)
 				}
 			}
 			logged := s.read(t, stop())
 			exchanges, counters := live()
 			t.Logf("%d exchanges; %s", len(exchanges), counters)
 			compareLog(t, s, logged, exchanges)
-			fromFile := read(t, l.file, nil)
+			fromFile, _ := read(t, l.file, nil)
 			if diff := cmp.Diff(tally(lines(exchanges, exchangeLine)), tally(lines(fromFile, exchangeLine))); diff != "" {
 				t.Errorf("live capture and file (-live +file):\n%s", diff)
 			}
@@ -54,17 +49,14 @@ func TestHTTP2(t *testing.T) {
 // TestSaturation has h2load make requests as fast as it can, by so many streams
 // at once: as many are reported as were made.
 func TestSaturation(t *testing.T) {
-	if os.Geteuid() != 0 {
-		skip(t, "network namespaces and packet capture need root")
-	}
 	need(t, "h2load", "nginx")
 	nginx := h2Servers[2]
 	for _, streams := range []int{1, 100, 1000} {
 		t.Run(fmt.Sprint(streams, " streams"), func(t *testing.T) {
 			l := newLab(t)
-			stop := l.serve(t, nginx)
+			_, stop := l.serve(t, nginx)
 			seen, complete := 0, 0
-			live := l.tap(t, l.server, func(x *exchange.Exchange) {
+			live := l.tap(t, l.server, "eth0", func(x *exchange.Exchange) {
 				seen++
 				if x.Outcome == exchange.Complete && x.Request.Method == "GET" && x.Request.Target == "/small" && x.Response.Status == 200 {
 					complete++

@@ -4,7 +4,6 @@ package conformance
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,24 +18,21 @@ import (
 // TestKinds has WebSocket by both versions, reported as the exchange that opened
 // it, and gRPC-Web and Connect, reported as HTTP; gRPC by HTTP/2 alone is RPC.
 func TestKinds(t *testing.T) {
-	if os.Geteuid() != 0 {
-		skip(t, "network namespaces and packet capture need root")
-	}
 	need(t, "node")
 	l := newLab(t)
 	script := absolute(t, "testdata/kinds.js")
-	stop := l.serve(t, server{name: "node", stop: syscall.SIGTERM, command: func(*testing.T, *lab) []string {
+	_, stop := l.serve(t, server{name: "node", stop: syscall.SIGTERM, command: func(*testing.T, *lab) []string {
 		return []string{"node", script, "serve", "0.0.0.0", fmt.Sprint(port)}
 	}})
 	var got []string
 	b := span.NewBuilder(span.Default())
 	kinds := map[span.Instrument]string{span.HTTPServer: "HTTP span", span.RPCServer: "RPC span"}
-	live := l.tap(t, l.server, func(x *exchange.Exchange) {
+	live := l.tap(t, l.server, "eth0", func(x *exchange.Exchange) {
 		b.Describe(x)
 		m, _, _ := b.Measurement()
 		got = append(got, fmt.Sprintf("%s %s %s -> %d %s, %s", x.Protocol, x.Request.Method, x.Request.Target, x.Response.Status, x.Outcome, kinds[m.Instrument]))
 	})
-	l.run(t, client{args: []string{"node", script, "ask", serverIP, fmt.Sprint(port)}})
+	l.run(t, l.client, client{args: []string{"node", script, "ask", serverIP, fmt.Sprint(port)}})
 	t.Log(live())
 	stop()
 	want := strings.Split(strings.TrimSpace(`

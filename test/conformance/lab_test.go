@@ -8,21 +8,19 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/spile-dev/spile/internal/netns"
 	"github.com/spile-dev/spile/sidecar"
-	"github.com/spile-dev/spile/sidecar/capture"
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/flow"
 )
@@ -31,18 +29,22 @@ const (
 	clientIP = "10.244.1.1"
 	serverIP = "10.244.1.2"
 	port     = 8080
+
+	clientIP6 = "fd00:1::1"
+	serverIP6 = "fd00:1::2"
 )
 
 // lab is two network namespaces joined by a veth pair.
 type lab struct {
 	client, server *netns.NS
+	addr, addr6    string // of the server
 	dir            string
 	file           string // that tcpdump writes
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{dir: t.TempDir()}
+	l := &lab{addr: serverIP, addr6: serverIP6, dir: t.TempDir()}
 	if err := os.Chmod(l.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +55,18 @@ func newLab(t *testing.T) *lab {
 		}
 		t.Cleanup(func() { (*ns).Close() })
 	}
-	if err := netns.Pair(l.client, l.server, netip.MustParsePrefix(clientIP+"/24"), netip.MustParsePrefix(serverIP+"/24")); err != nil {
+	prefix := netip.MustParsePrefix
+	err := netns.Pair(l.client, l.server, prefix(clientIP+"/24"), prefix(serverIP+"/24"))
+	if err := errors.Join(err, l.client.AddAddr(prefix(clientIP6+"/64")), l.server.AddAddr(prefix(serverIP6+"/64"))); err != nil {
 		t.Fatal(err)
+	}
+	if dir := os.Getenv("CONFORMANCE_KEEP"); dir != "" {
+		t.Cleanup(func() {
+			if b, err := os.ReadFile(l.file); t.Failed() && err == nil {
+				name := filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "-")+".pcap")
+				t.Logf("%s: %v", name, errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(name, b, 0o644)))
+			}
+		})
 	}
 	return l
 }
@@ -86,20 +98,21 @@ func end(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
 	go func() { _ = cmd.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Errorf("%s does not end", cmd.Path)
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-done
 	}
 }
 
-// serve starts a server; the function it returns ends it and returns its log.
-func (l *lab) serve(t *testing.T, s server) func() string {
+// serve starts a server. Of the functions it returns the first returns the log so
+// far, the second ends the server and returns its log.
+func (l *lab) serve(t *testing.T, s server) (log, stop func() string) {
 	t.Helper()
 	l.documents(t)
-	var out bytes.Buffer
+	var out output
 	cmd := l.start(t, l.server, &out, s.command(t, l)...)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		// From the server's own side: the loopback is not that of the capture's interface.
 		var conn net.Conn
@@ -116,9 +129,7 @@ func (l *lab) serve(t *testing.T, s server) func() string {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return func() string {
-		time.Sleep(300 * time.Millisecond)
-		end(t, cmd, s.stop)
+	log = func() string {
 		if s.log == "" {
 			return out.String()
 		}
@@ -128,40 +139,63 @@ func (l *lab) serve(t *testing.T, s server) func() string {
 		}
 		return string(b)
 	}
+	return log, func() string {
+		time.Sleep(300 * time.Millisecond)
+		end(t, cmd, s.stop)
+		return log()
+	}
 }
 
-// run runs a client to its end.
-func (l *lab) run(t *testing.T, c client) {
+// output is what a program wrote so far.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// run runs a client to its end, in the namespace ns.
+func (l *lab) run(t *testing.T, ns *netns.NS, c client) {
 	t.Helper()
-	for _, p := range c.args[:1] {
-		if _, err := exec.LookPath(p); err != nil {
-			if os.Getenv("REQUIRE_CONFORMANCE") != "" {
-				t.Fatalf("%s is missing", p)
-			}
-			t.Logf("without %s, which is missing", p)
-			return
+	if _, err := exec.LookPath(c.args[0]); err != nil {
+		if os.Getenv("REQUIRE_CONFORMANCE") != "" {
+			t.Fatalf("%s is missing", c.args[0])
 		}
+		t.Logf("without %s, which is missing", c.args[0])
+		return
 	}
-	var out bytes.Buffer
+	addr, addr6 := fmt.Sprintf("%s:%d", l.addr, port), fmt.Sprintf("[%s]:%d", l.addr6, port)
+	names := strings.NewReplacer("URL6", "http://"+addr6, "URL", "http://"+addr, "ADDR6", addr6, "ADDR", addr)
 	args := make([]string, len(c.args))
 	for i, a := range c.args {
-		args[i] = strings.ReplaceAll(a, "URL", fmt.Sprintf("http://%s:%d", serverIP, port))
+		args[i] = names.Replace(a)
 	}
-	cmd := l.start(t, l.client, &out, args...)
+	var out bytes.Buffer
+	cmd := l.start(t, ns, &out, args...)
 	if err := cmd.Wait(); err != nil && !c.fails {
 		t.Errorf("%q: %v\n%.2000s", args, err, out.String())
 	}
 }
 
-// capture starts the tap, and tcpdump beside it, at the server's end. The function
-// that it returns ends both.
-func (l *lab) capture(t *testing.T) func() ([]exchanged, string) {
+// capture starts the tap, and tcpdump beside it, at the server's end, on an
+// interface. The function that it returns ends both.
+func (l *lab) capture(t *testing.T, ifname string) func() ([]exchanged, string) {
 	t.Helper()
 	l.file = filepath.Join(l.dir, "all.pcap")
-	var out bytes.Buffer
-	dump := l.start(t, l.server, &out, "tcpdump", "-i", "eth0", "-s", "0", "-B", "32768", "-U", "-Z", "root", "-w", l.file, "tcp")
+	var out output
+	dump := l.start(t, l.server, &out, "tcpdump", "-i", ifname, "-s", "0", "-B", "32768", "-U", "-Z", "root", "-w", l.file, "tcp")
 	var got []exchanged
-	live := l.tap(t, l.server, func(x *exchange.Exchange) { got = append(got, describe(x)) })
+	live := l.tap(t, l.server, ifname, func(x *exchange.Exchange) { got = append(got, describe(x)) })
 	for !strings.Contains(out.String(), "listening on") {
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -176,13 +210,13 @@ func (l *lab) capture(t *testing.T) func() ([]exchanged, string) {
 	}
 }
 
-// tap starts the tap in a namespace. The function that it returns ends it, and returns
-// its counters.
-func (l *lab) tap(t *testing.T, ns *netns.NS, emit func(*exchange.Exchange)) func() string {
+// tap starts the tap in a namespace, on an interface. The function that it returns
+// ends it, and returns its counters.
+func (l *lab) tap(t *testing.T, ns *netns.NS, ifname string, emit func(*exchange.Exchange)) func() string {
 	t.Helper()
 	var tap *sidecar.Tap
 	err := ns.Do(func() (err error) {
-		tap, err = sidecar.OpenTap(sidecar.TapConfig{Interfaces: []string{"eth0"}, RingBytes: 32 << 20}, slog.New(slog.DiscardHandler))
+		tap, err = sidecar.OpenTap(sidecar.TapConfig{Interfaces: []string{ifname}, RingBytes: 32 << 20}, slog.New(slog.DiscardHandler))
 		return err
 	})
 	if err != nil {
@@ -224,76 +258,15 @@ func checkAccounts(t *testing.T, table *flow.Table) {
 	}
 }
 
-// disturbance is what is done to the packets of a file: of so many, one is lost,
-// one is there twice; and each is moved by up to so many places.
-type disturbance struct {
-	seed                     uint64
-	lose, duplicate, reorder int
-}
-
-func (d *disturbance) apply(all []capture.Packet) []capture.Packet {
-	r := rand.New(rand.NewPCG(d.seed, 0))
-	var out []capture.Packet
-	for _, p := range all {
-		if d.lose > 0 && r.IntN(d.lose) == 0 {
-			continue
-		}
-		out = append(out, p)
-		if r.IntN(d.duplicate) == 0 {
-			out = append(out, p)
-		}
-	}
-	for i := range out {
-		j := min(i+r.IntN(d.reorder), len(out)-1)
-		if !slices.ContainsFunc(out[i:j+1], isBoundary) {
-			out[i], out[j] = out[j], out[i]
-		}
-	}
-	for i := range out {
-		out[i].At = out[0].At + int64(i)*1000
-	}
-	return out
-}
-
-// isBoundary reports whether an IPv4 packet has one of the flags SYN and RST: what
-// is captured before the one or after the other is not of the connection.
-func isBoundary(p capture.Packet) bool {
-	const syn, rst = 2, 4
-	at := int(p.Data[0]&0xf)*4 + 13
-	return len(p.Data) > at && p.Data[at]&(syn|rst) != 0
-}
-
-// read returns the exchanges of a file, whose packets may be disturbed.
-func read(t *testing.T, path string, d *disturbance) []exchanged {
+// writeFile writes a file below the lab's folder and returns its path.
+func (l *lab) writeFile(t *testing.T, name, text string) string {
 	t.Helper()
-	f, err := capture.OpenFile(path)
-	if err != nil {
+	path := filepath.Join(l.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	var got []exchanged
-	table := flow.NewTable(flow.Config{Emit: func(x *exchange.Exchange) { got = append(got, describe(x)) }})
-	var all []capture.Packet
-	for {
-		p, err := f.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.Data = bytes.Clone(p.Data)
-		all = append(all, p)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
 	}
-	if d != nil {
-		all = d.apply(all)
-	}
-	var last int64
-	for _, p := range all {
-		table.Packet(p)
-		last = max(last, p.At)
-	}
-	table.Close(last)
-	checkAccounts(t, table)
-	return got
+	return path
 }
