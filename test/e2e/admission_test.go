@@ -50,16 +50,8 @@ var namespaceShapes = map[string]struct {
 // server admits without Spile it admits with it. It needs no webhook: pods are
 // injected here.
 func TestAdmission(t *testing.T) {
-	const cases = "../../webhook/testdata"
-	config, err := os.ReadFile(cases + "/sidecar.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	sidecar, err := webhook.ParseConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inputs, err := filepath.Glob(cases + "/inject/*.in.yaml")
+	sidecar := goldenSidecar(t)
+	inputs, err := filepath.Glob(goldenCases + "/inject/*.in.yaml")
 	if err != nil || len(inputs) < 100 {
 		t.Fatalf("%d golden pods: %v", len(inputs), err)
 	}
@@ -146,6 +138,23 @@ func (m *matrix) decide(t *testing.T, bare []byte, p webhook.Place) (webhook.Dec
 		t.Fatal(err)
 	}
 	return d, patched(t, bare, ops)
+}
+
+// goldenCases is where the webhook's golden pods are.
+const goldenCases = "../../webhook/testdata"
+
+// goldenSidecar is the sidecar of the webhook's golden pods.
+func goldenSidecar(t *testing.T) webhook.Config {
+	t.Helper()
+	config, err := os.ReadFile(goldenCases + "/sidecar.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sidecar, err := webhook.ParseConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sidecar
 }
 
 // goldenPod is the pod of a golden input, without what the test's namespaces lack.

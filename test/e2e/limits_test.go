@@ -24,17 +24,9 @@ import (
 // admitted with it, and one that was not injected for their sake would have been
 // rejected with the sidecar. It needs no webhook: pods are injected here.
 func TestLimits(t *testing.T) {
-	const cases = "../../webhook/testdata"
-	config, err := os.ReadFile(cases + "/sidecar.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	sidecar, err := webhook.ParseConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sidecar := goldenSidecar(t)
 	for _, pattern := range []string{"limit_range_*.in.yaml", "quota_*.in.yaml", "pod_resources_*.in.yaml"} {
-		inputs, err := filepath.Glob(filepath.Join(cases, "inject", pattern))
+		inputs, err := filepath.Glob(filepath.Join(goldenCases, "inject", pattern))
 		if err != nil || len(inputs) == 0 {
 			t.Fatalf("no inputs %s: %v", pattern, err)
 		}
