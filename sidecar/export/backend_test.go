@@ -335,17 +335,25 @@ func TestWrongProtocol(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
 	}
 	nowhere := func(context.Context, string, string) (net.Conn, error) { return nil, io.ErrUnexpectedEOF }
+	var tried atomic.Bool
+	atLast := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if !tried.Swap(true) {
+			return nowhere(ctx, network, address)
+		}
+		return toGRPC(ctx, network, address)
+	}
 	tests := []struct {
-		protocol, endpoint string
-		dial               func(context.Context, string, string) (net.Conn, error)
-		want               string
+		name, protocol, endpoint string
+		dial                     func(context.Context, string, string) (net.Conn, error)
+		want                     string
 	}{
-		{ProtocolHTTPProtobuf, "http://collector:80", toGRPC, "PROTOCOL=grpc"},
-		{ProtocolHTTPJSON, "http://collector:4317", nowhere, "PROTOCOL=grpc"},
-		{ProtocolGRPC, "http://collector:4318", nowhere, "PROTOCOL=http/protobuf"},
+		{"HTTP to gRPC", ProtocolHTTPProtobuf, "http://collector:80", toGRPC, "PROTOCOL=grpc"},
+		{"HTTP to gRPC that is away at first", ProtocolHTTPProtobuf, "http://collector:80", atLast, "PROTOCOL=grpc"},
+		{"HTTP to gRPC's port", ProtocolHTTPJSON, "http://collector:4317", nowhere, "PROTOCOL=grpc"},
+		{"gRPC to HTTP's port", ProtocolGRPC, "http://collector:4318", nowhere, "PROTOCOL=http/protobuf"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.protocol, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			p := newPipeline(t, Options{DialContext: tt.dial}, "OTEL_EXPORTER_OTLP_PROTOCOL="+tt.protocol, "OTEL_EXPORTER_OTLP_ENDPOINT="+tt.endpoint)
 			p.emit(1)
 			told := func() bool { return strings.Contains(strings.Join(p.log.lines(), "\n"), tt.want) }

@@ -127,15 +127,25 @@ func (c *OTLP) authorize(req *http.Request) {
 	}
 }
 
+// misdirected is a connection's error that is likely due to a protocol that is not
+// the endpoint's.
+type misdirected struct {
+	error
+	hint string // what to change
+}
+
+func (m *misdirected) Error() string { return m.error.Error() + "; " + m.hint }
+func (m *misdirected) Unwrap() error { return m.error }
+
 // explain adds to a connection's error that the protocol is likely not the
 // endpoint's: the commonest mistake, with errors that do not tell.
 func (c *OTLP) explain(err error) error {
 	port := c.Endpoint.Port()
 	switch {
 	case c.Protocol == ProtocolGRPC && port == "4318":
-		return fmt.Errorf("%w; port 4318 is OTLP/HTTP's, by OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", err)
+		return &misdirected{err, "port 4318 is OTLP/HTTP's, by OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"}
 	case c.Protocol != ProtocolGRPC && (port == "4317" || isHTTP2Answer(err)):
-		return fmt.Errorf("%w; a gRPC receiver, as on port 4317, needs OTEL_EXPORTER_OTLP_PROTOCOL=grpc", err)
+		return &misdirected{err, "a gRPC receiver, as on port 4317, needs OTEL_EXPORTER_OTLP_PROTOCOL=grpc"}
 	}
 	return err
 }

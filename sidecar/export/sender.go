@@ -2,6 +2,7 @@ package export
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -226,6 +227,7 @@ type health struct {
 	log      *slog.Logger
 	endpoint string
 	since    time.Time // of the outage, zero if there is none
+	hinted   bool      // that the protocol is likely wrong, in the outage's log
 	trouble  string    // what was logged last, of refusals and rejections
 	lost     uint64    // dropped for a full queue before the outage
 }
@@ -233,8 +235,12 @@ type health struct {
 func (h *health) note(r response, spans, queued int, lost uint64) {
 	switch r.result {
 	case retryable:
-		if h.since.IsZero() {
-			h.since = time.Now()
+		// The same mistake may fail in a way that tells only when it is tried again.
+		hinted := errors.As(r.err, new(*misdirected))
+		if h.since.IsZero() || hinted && !h.hinted {
+			if h.hinted = hinted; h.since.IsZero() {
+				h.since = time.Now()
+			}
 			h.log.Warn("backend unreachable, spans are queued", "endpoint", h.endpoint, "error", r.err)
 		}
 		return
@@ -256,7 +262,7 @@ func (h *health) note(r response, spans, queued int, lost uint64) {
 	if !h.since.IsZero() {
 		h.log.Info("backend reachable again", "endpoint", h.endpoint,
 			"after", time.Since(h.since).Round(time.Millisecond), "queued", queued, "dropped", lost-h.lost)
-		h.since = time.Time{}
+		h.since, h.hinted = time.Time{}, false
 	}
 	h.lost = lost
 }
