@@ -76,7 +76,7 @@ func ifinfomsg(index int, up bool) []byte {
 }
 
 // fixed copies the bytes of a struct of the kernel's.
-func fixed[T unix.IfInfomsg | unix.IfAddrmsg](msg *T) []byte {
+func fixed[T unix.IfInfomsg | unix.IfAddrmsg | tcmsg | netemOptions | netemProbability](msg *T) []byte {
 	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(msg)), unsafe.Sizeof(*msg))...)
 }
 
