@@ -10,6 +10,7 @@ type body struct {
 	left    int64 // bytes of the content, or of the chunk, still to come
 	size    int64 // bytes of content seen
 	digits  uint8 // of the chunk size
+	tail    tail  // while adrift
 	line    int   // bytes of the chunk size line, or of the trailer section
 }
 
@@ -20,6 +21,7 @@ const (
 	byLength
 	byChunks
 	untilClose
+	adrift // chunks of which bytes are missing; see drift
 )
 
 type chunkState uint8
@@ -83,6 +85,10 @@ func (b *body) skip(n int64) {
 // byte of a body of known length may be among them. It reports whether they are
 // all content.
 func (b *body) pass(n int64) bool {
+	if b.framing == adrift {
+		b.tail = tail{}
+		return true
+	}
 	if n > b.skippable() && (b.framing != byLength || n > b.left) {
 		return false
 	}
@@ -105,6 +111,9 @@ func (b *body) consume(p []byte) (int, bodyState) {
 		return b.consumeChunks(p)
 	case untilClose:
 		b.size += int64(len(p))
+		return len(p), bodyMore
+	case adrift:
+		b.tail.add(p)
 		return len(p), bodyMore
 	}
 	return 0, bodyDone

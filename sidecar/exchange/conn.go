@@ -123,6 +123,8 @@ func (c *Conn) Pass(d Dir, at int64, n int64) bool {
 		return false
 	case side.body.framing == byLength && side.body.left == 0:
 		c.endBody(d, at)
+	case side.body.framing == adrift && d != c.client:
+		c.pending[0].x.End = at
 	}
 	side.next += uint32(n)
 	return true
@@ -322,6 +324,8 @@ func (c *Conn) End(d Dir, at int64) {
 		c.pending[0].x.End = at
 		c.endResponse()
 	}
+	c.Settle()
+	c.dropAdrift()
 	c.finish(Truncated, at)
 }
 
@@ -335,6 +339,8 @@ func (c *Conn) Close(why Outcome, at int64) {
 	}
 	if c.kind == KindHTTP1 && !c.lost {
 		c.dropHead(DropIncomplete)
+		c.Settle()
+		c.dropAdrift()
 		c.finish(why, at)
 	}
 	if c.h2 != nil {

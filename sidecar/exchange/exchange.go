@@ -170,9 +170,13 @@ type Request struct {
 	Target string // request-target as on the wire (RFC 9112, section 3.2)
 	Host   string // Host field, or the authority of an absolute-form target
 	Fields Fields
-	// BodySize is the number of bytes of content seen, transfer coding removed.
+	// BodySize is the number of bytes of content seen, transfer coding removed, or
+	// UnknownSize.
 	BodySize int64
 }
+
+// UnknownSize is the size of content in chunks of which some were not captured.
+const UnknownSize = -1
 
 // Response is the final response of an exchange; Status is 0 if there was none.
 type Response struct {

@@ -108,3 +108,21 @@ func (c *Conn) drop(p *pending, why Drop) {
 	c.e.Stats.Dropped[why]++
 	c.recycle(p)
 }
+
+// pop forgets the first exchange in progress.
+func (c *Conn) pop() {
+	if c.upload == c.pending[0] {
+		c.upload = nil
+	}
+	copy(c.pending, c.pending[1:])
+	c.pending[len(c.pending)-1] = nil
+	c.pending = c.pending[:len(c.pending)-1]
+}
+
+func (c *Conn) dropPending(why Drop) {
+	for len(c.pending) > 0 {
+		p := c.pending[0]
+		c.pop()
+		c.drop(p, why)
+	}
+}

@@ -29,7 +29,7 @@ func (c *Conn) feedHead(d Dir, s Segment, b []byte) int {
 		if n := leadingLines(b); n > 0 {
 			return n
 		}
-		if !c.confirm(s, b) {
+		if !c.confirm(s, b) || !c.endDrift(s, b) {
 			c.countLost(d, s, b)
 			return len(b)
 		}
@@ -56,6 +56,8 @@ func (c *Conn) feedHead(d Dir, s Segment, b []byte) int {
 		c.unholdFrom(side, 0) // whose memory keeps its content until it is appended to
 		c.takeHead(d, s, held[:n])
 		return n - before
+	case startsMessage(held, before, d == c.client) == no && c.unsure && d != c.client:
+		c.loseAll() // what was taken for a request was none
 	case startsMessage(held, before, d == c.client) == no:
 		c.notHTTP()
 	case room < len(b):
@@ -167,6 +169,9 @@ func (c *Conn) takeResponse(s Segment, b []byte) {
 		return
 	}
 	p := c.pending[0]
+	if c.unsure && p.responseDone && len(c.pending) == 2 {
+		p = c.pending[1] // the first is emitted if this turns out to be answered
+	}
 	x := &p.x
 	if !p.mayBeAnsweredBy(first) {
 		c.loseAll()
@@ -197,6 +202,9 @@ func (c *Conn) takeResponse(s Segment, b []byte) {
 	if !c.answers(p, first) {
 		c.loseAll()
 		return
+	}
+	if p != c.pending[0] {
+		c.emitFirst(Complete)
 	}
 	if !c.charge(p, len(b), len(x.Response.Fields)) {
 		c.giveUpHead(side, DropMemory)
@@ -333,6 +341,9 @@ func (c *Conn) endResponse() {
 		c.giveUpAmbiguous()
 	case p.requestDone:
 		c.emitFirst(Complete)
+	case c.upload == p && c.sides[c.client].body.framing == adrift:
+		c.emitFirst(Complete)
+		c.loseBoundary(DropGap)
 	}
 }
 
@@ -378,22 +389,4 @@ func (c *Conn) emitFirst(o Outcome) {
 	}
 	c.pop()
 	c.hand(p, o)
-}
-
-// pop forgets the first exchange in progress.
-func (c *Conn) pop() {
-	if c.upload == c.pending[0] {
-		c.upload = nil
-	}
-	copy(c.pending, c.pending[1:])
-	c.pending[len(c.pending)-1] = nil
-	c.pending = c.pending[:len(c.pending)-1]
-}
-
-func (c *Conn) dropPending(why Drop) {
-	for len(c.pending) > 0 {
-		p := c.pending[0]
-		c.pop()
-		c.drop(p, why)
-	}
 }

@@ -32,6 +32,9 @@ func (c *Conn) Gap(d Dir, n int64) {
 		c.h2.gap(d)
 		return
 	}
+	if c.drift(d) {
+		return
+	}
 	c.dropPending(DropGap)
 	c.loseBoundary(DropGap)
 	if !c.any || c.lastDir != d {
@@ -121,7 +124,9 @@ func (c *Conn) loseAll() {
 // answers reports whether the first response since a boundary was found, which
 // starts with s, is one to p: its server had received that request and no more.
 func (c *Conn) answers(p *pending, s Segment) bool {
-	return !c.unsure || len(c.pending) == 1 && p.requestDone && s.Ack == c.sides[c.client].next
+	client := &c.sides[c.client]
+	sent := p.requestDone || client.body.framing == adrift
+	return !c.unsure || p == c.pending[len(c.pending)-1] && sent && s.Ack == client.next
 }
 
 // note remembers of the last bytes what resync asks for.

@@ -11,6 +11,11 @@ import (
 func cLost(data string) step { return step{0, data, loses} }
 func sLost(data string) step { return step{1, data, loses} }
 
+const (
+	adriftDown = "GET / HTTP/1.1 [h] -> 200 complete, 0 up, -1 down, 1+1 fields"
+	adriftUp   = "POST /p HTTP/1.1 [h] -> 200 complete, -1 up, 5 down, 2+1 fields"
+)
+
 // TestResync loses bytes: what is reported afterwards must be certain.
 func TestResync(t *testing.T) {
 	const (
@@ -30,7 +35,7 @@ func TestResync(t *testing.T) {
 		{"the end of a response and the start of the next", []step{c(get), s(ok5[:40]), sLost(ok5[40:] + ok5[:9]), s(ok5[9:]), c(get), s(ok5)}, []string{gotOK, gotOK}},
 		{"the end of an upload", []step{c(post + "Content-Length: 9\r\n\r\n0123"), cLost("45678"), s(ok5), c(get), s(ok5)}, []string{"POST /p HTTP/1.1 [h] -> 200 complete, 9 up, 5 down, 2+1 fields", gotOK}},
 		{"an upload that may not have been sent", []step{c(upload), cLost("12345"), s(ok5), c(get), s(ok5)}, []string{gotOK}},
-		{"the end of chunks", []step{c(get), s("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"), sLost("lo\r\n0\r\n\r\n"), c(get), s(ok5)}, []string{gotOK}},
+		{"the end of chunks", []step{c(get), s("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel"), sLost("lo\r\n0\r\n\r\n"), c(get), s(ok5)}, []string{adriftDown, gotOK}},
 		{"the start of a response", []step{c(get), sLost(ok5[:20]), s(ok5[20:]), c(get), s(ok5), c(get), s(ok5)}, []string{gotOK}},
 		{"the first of two pipelined requests", []step{cLost(get), c(other), s(ok5), s(ok5), c(get), s(ok5)}, []string{gotOK}},
 		{"requests of a client that pipelines", []step{c(get + get), s(ok5 + ok5), cLost(get + get), s(ok5), c(other), s(ok5), c(other), s(ok5)}, []string{gotOK, gotOK}},
@@ -45,6 +50,67 @@ func TestResync(t *testing.T) {
 		{"a part of a request", []step{c(get[:9]), cLost(get[9:20]), c(get[20:]), s(ok5), c(get), s(ok5)}, []string{gotOK}},
 		{"no HTTP", []step{c("\x16\x03\x01"), cLost("xxx"), c("\x01abc"), s("\x16\x03\x01\x00\x05\x02")}, nil},
 		{"the whole request, a response without one", []step{s(ok5), c(get), s(ok5)}, []string{gotOK}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := run(t, exchange.Limits{}, tt.steps, 0)
+			if diff := cmp.Diff(tt.want, r.got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestAdrift loses a part of content in chunks: its exchange is reported if where it
+// ends is certain.
+func TestAdrift(t *testing.T) {
+	const (
+		up    = post + "Transfer-Encoding: chunked\r\n\r\n"
+		down  = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+		part  = "5\r\nhello\r\n"
+		end   = part + "0\r\n\r\n"
+		trail = part + "0\r\nA: b\r\n\r\n"
+		early = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n"
+	)
+	for _, tt := range []struct {
+		name  string
+		steps []step
+		want  []string
+	}{
+		{"up", []step{c(up), cLost(part), c(end), s(ok5), c(get), s(ok5)}, []string{adriftUp, gotOK}},
+		{"up, several times", []step{c(up), cLost(part), c(part), cLost(part), c(end), s(ok5), c(get), s(ok5)}, []string{adriftUp, gotOK}},
+		{"up, one after the other", []step{c(up), cLost(end), s(ok5), c(up), cLost(part), c(end), s(ok5), c(up), cLost(end), s(ok5)}, []string{adriftUp, adriftUp, adriftUp}},
+		{"up, answered early, the next too", []step{c(up), cLost(end), s(ok5), c(up), cLost(part), s(early), c(end), c(get), s(ok5), c(get), s(ok5)}, []string{adriftUp, "POST /p HTTP/1.1 [h] -> 413 complete, -1 up, 0 down, 2+1 fields", gotOK}},
+		{"up, of which the first seen", []step{s(ok5), c(up), cLost(end), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"up, to its end", []step{c(up), cLost(end), s(ok5), c(get), s(ok5)}, []string{adriftUp, gotOK}},
+		{"up, with the next request", []step{c(up), cLost(end + get), s(ok5 + ok5), c(get), s(ok5)}, []string{adriftUp, gotOK}},
+		{"up, and the response", []step{c(up), cLost(end), sLost(ok5), c(get), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"up, and the start of the response", []step{c(up), cLost(end), sLost(ok5[:20]), s(ok5[20:]), c(get), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"up, and the end of the response", []step{c(up), cLost(end), s(ok5[:40]), sLost(ok5[40:]), c(get), s(ok5)}, []string{adriftUp, gotOK}},
+		{"up, answered early", []step{c(up), cLost(part), s(early), c(end), c(get), s(ok5)}, []string{"POST /p HTTP/1.1 [h] -> 413 complete, -1 up, 0 down, 2+1 fields"}},
+		{"up, after an early answer", []step{c(up), s(early), cLost(part), c(end), c(get), s(ok5), c(get), s(ok5)}, []string{"POST /p HTTP/1.1 [h] -> 413 complete, -1 up, 0 down, 2+1 fields", gotOK}},
+		{"up, then the end", []step{c(up), cLost(end), cFIN, s(ok5), sFIN}, []string{adriftUp}},
+		{"up, then no response", []step{c(up), cLost(end), cFIN, sFIN}, []string{"POST /p HTTP/1.1 [h] -> 0 no_response, -1 up, 0 down, 2+0 fields"}},
+		{"up, pipelined behind another", []step{c(get + up), cLost(end), s(ok5 + ok5)}, []string{gotOK, adriftUp}},
+		{"up, which may not have been sent", []step{c(post + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"), cLost(end), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"down", []step{c(get), s(down), sLost(part), s(end), c(get), s(ok5)}, []string{adriftDown, gotOK}},
+		{"down, with trailers", []step{c(get), s(down), sLost(part), s(trail), c(get), s(ok5)}, []string{adriftDown, gotOK}},
+		{"down, to its end", []step{c(get), s(down), sLost(end), c(get), s(ok5)}, []string{adriftDown, gotOK}},
+		{"down, several times", []step{c(get), s(down), sLost(part), s(part), sLost(part), s(end), c(get), s(down), sLost(part), s(end), c(get), s(ok5)}, []string{adriftDown, adriftDown, gotOK}},
+		{"down, then the end", []step{c(get), s(down), sLost(part), s(end), sFIN, cFIN}, []string{adriftDown}},
+		{"down, then the client's end", []step{c(get), s(down), sLost(part), s(end), cFIN, sFIN}, []string{adriftDown}},
+		{"down, then RST", []step{c(get), s(down), sLost(part), s(end), rst}, []string{adriftDown}},
+		{"down, the connection stays", []step{c(get), s(down), sLost(part), s(end)}, []string{adriftDown}},
+		{"down, cut off", []step{c(get), s(down), sLost(part), s(part), sFIN, cFIN}, nil},
+		{"down, to the end of the connection", []step{c(get), s(down), sLost(end), sFIN, cFIN}, nil},
+		{"down, reset", []step{c(get), s(down), sLost(part), s(part), rst}, nil},
+		{"down, the next request within", []step{c(get), s(down), sLost(part), s(part), c(get), s(end), s(ok5)}, nil},
+		{"down, the next request lost", []step{c(get), s(down), sLost(part), s(end), cLost(get), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"down, the next two requests at once", []step{c(get), s(down), sLost(end), c(get + get), s(ok5 + ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"down, what the next request asks for lost", []step{c(get), s(down), sLost(end), c(get), sLost(ok5), c(get), s(ok5), c(get), s(ok5)}, []string{gotOK}},
+		{"down, content that looks like an end", []step{c(get), s(down), sLost(part), s(end), s(end), c(get), s(ok5)}, []string{adriftDown, gotOK}},
+		{"down, content that looks like an end, then its end", []step{c(get), s(down), sLost(part), s(end), s(part), sFIN, cFIN}, nil},
+		{"down, pipelined", []step{c(get + get), s(down), sLost(part), s(end + ok5)}, nil},
+		{"up and down", []step{c(up), cLost(end), s(down), sLost(part), s(end), c(get), s(ok5)}, []string{gotOK}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := run(t, exchange.Limits{}, tt.steps, 0)

@@ -57,12 +57,16 @@ func (t *Table) giveUp(c *conn) {
 
 // watch puts a connection on the list of those with something that waits.
 func (t *Table) watch(c *conn, now int64) {
-	if !t.stuck(c) {
+	switch {
+	case t.stuck(c):
+		if c.since == 0 {
+			c.since = now
+		}
+	case c.x != nil && c.x.Settled():
+		c.since = 0
+	default:
 		c.since = 0
 		return
-	}
-	if c.since == 0 {
-		c.since = now
 	}
 	if !c.stalled {
 		c.stalled = true
@@ -84,6 +88,13 @@ func (t *Table) expire(c *conn, now int64) bool {
 		t.giveUp(c)
 	}
 	c.since = 0
+	if c.x != nil && c.x.Settled() {
+		if now-c.last < settleTimeout+t.config.Lag {
+			return true
+		}
+		c.x.Settle()
+		t.pump(c)
+	}
 	return false
 }
 

@@ -69,6 +69,8 @@ const (
 	// what the receiver has acknowledged is not sent again.
 	holeTimeout      = 10 * second
 	holeTimeoutAcked = second / 4
+	// How long to wait for more of a response that seems to have ended.
+	settleTimeout = second / 2
 
 	maxEmbryonic = 1024
 	maxClosed    = 1024

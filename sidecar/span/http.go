@@ -210,10 +210,10 @@ func (b *Builder) describeOutcome(x *exchange.Exchange) {
 	case errorType != "":
 		r.fail(errorType, message)
 	}
-	if b.optIn.requestBodySize {
+	if b.optIn.requestBodySize && x.Request.BodySize != exchange.UnknownSize {
 		r.int(keyRequestBodySize, x.Request.BodySize)
 	}
-	if b.optIn.responseBodySize && status != 0 {
+	if b.optIn.responseBodySize && status != 0 && x.Response.BodySize != exchange.UnknownSize {
 		r.int(keyResponseBodySize, x.Response.BodySize)
 	}
 }

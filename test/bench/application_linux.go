@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -28,6 +29,12 @@ func application([]string, io.Writer) error {
 	mux.HandleFunc("GET /download", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(large))
 		_, _ = w.Write(big)
+	})
+	mux.HandleFunc("GET /download-chunked", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(wireLength, strconv.Itoa(len(chunked(big))))
+		for b := range slices.Chunk(big, chunk) {
+			_, _ = w.Write(b) // makes a chunk of it
+		}
 	})
 	mux.HandleFunc("POST /upload", func(w http.ResponseWriter, r *http.Request) {
 		if n, err := io.Copy(io.Discard, r.Body); err != nil || n != large {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -34,6 +35,7 @@ var allLoads = []load{
 	{Name: "small-max", Title: "Small responses, 16 keep-alive connections, as fast as they can", Method: "GET", Path: "/small", Connections: 16},
 	{Name: "connect-100", Title: "A new connection for each request, 100/s", Method: "GET", Path: "/small", Connections: 4, Rate: 100, Reconnect: true},
 	{Name: "download", Title: "Downloads of 10 MB, 4 connections", Method: "GET", Path: "/download", Connections: 4, Large: true},
+	{Name: "download-chunked", Title: "Downloads of 10 MB in chunks of 64 KiB, 4 connections", Method: "GET", Path: "/download-chunked", Connections: 4, Large: true},
 	{Name: "upload", Title: "Uploads of 10 MB with Content-Length, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Body: large, Large: true},
 	{Name: "upload-chunked", Title: "Uploads of 10 MB in chunks of 64 KiB, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Body: large, Chunked: true, Large: true},
 }
@@ -114,24 +116,36 @@ func summary(clients []client, start int64) outcome {
 
 // request returns the bytes of a request.
 func (l load) request(server netip.AddrPort) []byte {
-	const chunk = 64 << 10
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s %s?page=2 HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench/1\r\nAccept: application/json\r\n", l.Method, l.Path, server)
 	b.WriteString("Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n")
 	switch {
 	case l.Chunked:
 		b.WriteString("Transfer-Encoding: chunked\r\n\r\n")
-		for left := l.Body; left > 0; left -= chunk {
-			n := min(left, chunk)
-			fmt.Fprintf(&b, "%x\r\n%s\r\n", n, make([]byte, n))
-		}
-		b.WriteString("0\r\n\r\n")
+		b.Write(chunked(make([]byte, l.Body)))
 	case l.Body > 0:
 		fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n", l.Body)
 		b.Write(make([]byte, l.Body))
 	default:
 		b.WriteString("\r\n")
 	}
+	return b.Bytes()
+}
+
+const (
+	chunk = 64 << 10
+	// wireLength is the field with the length of content in chunks, framing included,
+	// so that clients need not read it.
+	wireLength = "X-Wire-Length"
+)
+
+// chunked returns content in the chunked transfer coding.
+func chunked(content []byte) []byte {
+	var b bytes.Buffer
+	for c := range slices.Chunk(content, chunk) {
+		fmt.Fprintf(&b, "%x\r\n%s\r\n", len(c), c)
+	}
+	b.WriteString("0\r\n\r\n")
 	return b.Bytes()
 }
 
@@ -193,7 +207,7 @@ func (c *client) exchange() error {
 	return nil
 }
 
-// response reads a response with a Content-Length.
+// response reads a response with a Content-Length or an X-Wire-Length.
 func (c *client) response() error {
 	have, total := 0, -1
 	for total < 0 || have < total {
@@ -229,14 +243,14 @@ func responseSize(b []byte) (int, error) {
 	if !bytes.HasPrefix(b, []byte("HTTP/1.1 200 ")) {
 		return 0, fmt.Errorf("answered with %q", b[:min(end, 80)])
 	}
-	const name = "\r\nContent-Length: "
-	at := bytes.Index(b[:end], []byte(name))
-	if at < 0 {
-		return 0, errors.New("answered without a Content-Length")
+	for _, name := range []string{"\r\nContent-Length: ", "\r\n" + wireLength + ": "} {
+		if _, value, ok := bytes.Cut(b[:end+2], []byte(name)); ok {
+			value, _, _ = bytes.Cut(value, []byte("\r\n"))
+			n, err := strconv.Atoi(string(value))
+			return end + 4 + n, err
+		}
 	}
-	value, _, _ := bytes.Cut(b[at+len(name):end+2], []byte("\r\n"))
-	n, err := strconv.Atoi(string(value))
-	return end + 4 + n, err
+	return 0, errors.New("answered without a length")
 }
 
 func (c *client) connect() error {

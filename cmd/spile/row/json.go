@@ -32,7 +32,7 @@ type object struct {
 	Outcome          string              `json:"outcome"`
 	LatencyNS        *int64              `json:"latency_ns,omitempty"`
 	TTFBNS           *int64              `json:"ttfb_ns,omitempty"`
-	RequestBodySize  int64               `json:"request_body_size"`
+	RequestBodySize  *int64              `json:"request_body_size,omitempty"`
 	ResponseBodySize *int64              `json:"response_body_size,omitempty"`
 	RequestHeaders   map[string][]string `json:"request_headers,omitempty"`
 	ResponseHeaders  map[string][]string `json:"response_headers,omitempty"`
@@ -71,12 +71,12 @@ func (j *jsonWriter) object(x *exchange.Exchange) *object {
 		Target:          x.Request.Target,
 		Status:          x.Response.Status,
 		Outcome:         x.Outcome.String(),
-		RequestBodySize: x.Request.BodySize,
+		RequestBodySize: known(&x.Request.BodySize),
 	}
 	if x.FirstByte != 0 {
 		latency, ttfb := x.Latency(), x.FirstByte-x.Start
 		o.LatencyNS, o.TTFBNS = &latency, &ttfb
-		o.ResponseBodySize = &x.Response.BodySize
+		o.ResponseBodySize = known(&x.Response.BodySize)
 	}
 	if code, ok := x.GRPCStatus(); ok && x.Protocol == exchange.GRPC {
 		o.GRPCStatus = &code
@@ -90,6 +90,13 @@ func (j *jsonWriter) object(x *exchange.Exchange) *object {
 		o.TraceID, o.SpanID, o.ParentSpanID = hexID(id.TraceID[:]), hexID(id.SpanID[:]), hexID(id.ParentSpanID[:])
 	}
 	return o
+}
+
+func known(size *int64) *int64 {
+	if *size == exchange.UnknownSize {
+		return nil
+	}
+	return size
 }
 
 // headers has the values of each field by its name in lower case, in the order

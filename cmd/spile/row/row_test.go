@@ -79,6 +79,13 @@ func reset() *exchange.Exchange {
 	return x
 }
 
+// adrift is an exchange of which some of the content was not captured.
+func adrift() *exchange.Exchange {
+	x := complete()
+	x.Request.BodySize, x.Response.BodySize = exchange.UnknownSize, exchange.UnknownSize
+	return x
+}
+
 func TestFormats(t *testing.T) {
 	location := time.Local
 	time.Local = time.UTC
@@ -104,7 +111,7 @@ func TestFormats(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, x := range []*exchange.Exchange{complete(), hostile(), reset(), complete()} {
+			for _, x := range []*exchange.Exchange{complete(), hostile(), reset(), complete(), adrift()} {
 				if err := w.Write(x); err != nil {
 					t.Fatal(err)
 				}

@@ -79,7 +79,7 @@ func (t *table) Write(x *exchange.Exchange) error {
 func (t *table) cells(x *exchange.Exchange) []cell {
 	status, latency, response := "-", "-", "-"
 	if x.Response.Status != 0 {
-		status, response = strconv.Itoa(x.Response.Status), tty.Bytes(x.Response.BodySize)
+		status, response = strconv.Itoa(x.Response.Status), bodySize(x.Response.BodySize)
 	}
 	style := tty.Status(x.Response.Status)
 	if code, ok := x.GRPCStatus(); ok && x.Protocol == exchange.GRPC {
@@ -105,11 +105,18 @@ func (t *table) cells(x *exchange.Exchange) []cell {
 		{text: addrPort(x.Peers.Server)},
 		{text: status, style: style},
 		{text: latency},
-		{text: tty.Bytes(x.Request.BodySize)},
+		{text: bodySize(x.Request.BodySize)},
 		{text: response},
 		{text: tty.Escape(x.Request.Method, 24), style: tty.Bold},
 		{text: what},
 	}
+}
+
+func bodySize(n int64) string {
+	if n == exchange.UnknownSize {
+		return "?"
+	}
+	return tty.Bytes(n)
 }
 
 // absolute tells whether a target has a host itself: the absolute form or the
