@@ -108,9 +108,12 @@ conformance: ## Compare with the access logs of real servers and with tshark (ro
 	CONFORMANCE_KEEP=$(CURDIR)/$(BIN)/conformance $(GO) test -json -tags conformance -count=1 -timeout 60m $(TESTFLAGS) ./test/conformance | $(tally) -save $(RESULTS)/conformance.json
 
 # The Collector is a module of its own, with versions of its own.
-.PHONY: collector-test
-collector-test: ## Send to a real OpenTelemetry Collector by each protocol, with TLS, and while it is killed
+.PHONY: collector
+collector:
 	$(GO) build -C test/collector -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/collector .
+
+.PHONY: collector-test
+collector-test: collector ## Send to a real OpenTelemetry Collector by each protocol, with TLS, and while it is killed
 	COLLECTOR=$(CURDIR)/$(BIN)/collector $(GO) test -json -count=1 -run TestCollector ./sidecar/export | $(tally) -save $(RESULTS)/collector.json
 
 .PHONY: jaeger-test
@@ -182,10 +185,11 @@ export E2E_LOAD
 
 .PHONY: e2e
 e2e: IMAGE_TAG := e2e
-e2e: image ## Test everything on the cluster that KUBECONFIG points at (E2E_LOAD, JAEGER_IMAGE)
+e2e: image collector ## Test everything on the cluster that KUBECONFIG points at (E2E_LOAD, JAEGER_IMAGE)
 	@for tool in kubectl helm; do command -v $$tool >/dev/null || { echo "e2e: $$tool is not in PATH" >&2; exit 1; }; done
 	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/spile-e2e-app ./test/e2e/app
 	$(GO) run ./build/image -o $(BIN)/images/spile-e2e-app.tar -t ghcr.io/spile-dev/spile-e2e-app:e2e -user 65532 $(BIN)/spile-e2e-app
+	$(GO) run ./build/image -o $(BIN)/images/collector.tar -t ghcr.io/spile-dev/spile-e2e-collector:e2e -user 65532 $(BIN)/collector
 	$(if $(wildcard $(JAEGER)),$(GO) run ./build/image -o $(BIN)/images/jaeger.tar -t $(JAEGER_IMAGE) -user 65532 "$$($(JAEGER) path)=/jaeger")
 	$(GO) test -json -tags e2e -count=1 -timeout 30m ./test/e2e | $(tally) -save $(RESULTS)/e2e.json
 

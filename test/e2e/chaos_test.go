@@ -31,16 +31,7 @@ func TestChaos(t *testing.T) {
 	if err != nil || total < 100 {
 		t.Fatalf("CHAOS_CREATIONS=%s: want a number from 100", os.Getenv("CHAOS_CREATIONS"))
 	}
-	if out := must(t, "", "helm", "list", "-n", release, "-q"); out != "" {
-		t.Fatalf("helm release %s is installed in namespace %s already: uninstall it first", strings.TrimSpace(out), release)
-	}
-	t.Cleanup(func() {
-		if _, err := command("", "helm", "uninstall", "spile", "-n", release, "--ignore-not-found", "--wait"); err != nil {
-			t.Error(err)
-		}
-		kubectl(t, "delete", "namespace", release, chaos, "--ignore-not-found", "--timeout=180s")
-	})
-	t.Run("load images", func(t *testing.T) { loadImages(t, env("E2E_LOAD", ""), env("E2E_IMAGES", "../../bin/images")) })
+	prepare(t, chaos)
 	kubectl(t, "create", "namespace", chaos)
 	kubectl(t, "annotate", "namespace", chaos, annotation+"=enabled")
 	c := newCreator(t)

@@ -1,16 +1,18 @@
 //go:build e2e
 
 // Package e2e tests the whole of Spile on a real cluster, whatever KUBECONFIG
-// points at, with Jaeger as the backend. kubectl and helm are in PATH.
+// points at, with Jaeger and, for one namespace, an OpenTelemetry Collector as the
+// backends. kubectl and helm are in PATH.
 //
 //	E2E_LOAD      command that takes an image archive into the cluster as its
 //	              last argument, such as "kind load image-archive"; empty if the
 //	              cluster has the images
 //	E2E_IMAGES    folder of the archives, default ../../bin/images
-//	E2E_TAG       tag of Spile's images and of the test's application
+//	E2E_TAG       tag of Spile's images and of the test's application and Collector
 //	JAEGER_IMAGE  default jaegertracing/jaeger of a fixed version
 //
-// It makes the namespaces spile-system and spile-e2e-*, and removes them.
+// It makes the namespaces spile-system and spile-e2e-*, and removes them, also what
+// an interrupted run left of them.
 package e2e
 
 import (
@@ -48,35 +50,24 @@ func need(t *testing.T, name string, f func(*testing.T)) {
 func TestSpile(t *testing.T) {
 	tag := env("E2E_TAG", "e2e")
 	c := cluster{values: map[string]any{
-		"Backend":     backend,
-		"AppImage":    "ghcr.io/spile-dev/spile-e2e-app:" + tag,
-		"JaegerImage": env("JAEGER_IMAGE", "docker.io/jaegertracing/jaeger:2.13.0"),
+		"Backend":        backend,
+		"AppImage":       "ghcr.io/spile-dev/spile-e2e-app:" + tag,
+		"JaegerImage":    env("JAEGER_IMAGE", "docker.io/jaegertracing/jaeger:2.13.0"),
+		"CollectorImage": "ghcr.io/spile-dev/spile-e2e-collector:" + tag,
+		"Workers":        8, "Rate": 0, // of a load
 	}}
-	if out := must(t, "", "helm", "list", "-n", release, "-q"); out != "" {
-		t.Fatalf("helm release %s is installed in namespace %s already: uninstall it first", strings.TrimSpace(out), release)
-	}
-	remove := func() {
-		kubectl(t, "delete", "namespace", release, shop, plain, backend, "--ignore-not-found", "--timeout=180s")
-	}
-	remove()
-	t.Cleanup(func() {
-		if t.Failed() {
-			diagnose(t, release, shop, plain, backend)
-		}
-		if _, err := command("", "helm", "uninstall", "spile", "-n", release, "--ignore-not-found", "--wait"); err != nil {
-			t.Error(err)
-		}
-		remove()
-	})
-
-	t.Run("load images", func(t *testing.T) { loadImages(t, env("E2E_LOAD", ""), env("E2E_IMAGES", "../../bin/images")) })
-	need(t, "start the backend", func(t *testing.T) {
+	c.values["Certificate"], c.values["Key"] = serving(t, "collector."+backend)
+	prepare(t, shop, plain, red, backend)
+	need(t, "start the backends", func(t *testing.T) {
 		c.apply(t, "jaeger.yaml", nil)
+		c.apply(t, "collector.yaml", nil)
 		rollout(t, backend, "jaeger")
+		rollout(t, backend, "collector")
 	})
 	need(t, "helm install", func(t *testing.T) {
 		must(t, "", "helm", "install", "spile", "../../charts/spile", "-n", release, "--create-namespace",
 			"--set", "otlp.endpoint=http://jaeger."+backend+":4318",
+			"--set-json", "otlp.namespaces="+collectorOnly, "--set", "sidecar.metrics.interval=500",
 			"--set", "image.tag="+tag, "--set", "sidecar.image.tag="+tag, "--wait", "--timeout", "180s")
 	})
 
@@ -88,6 +79,9 @@ func TestSpile(t *testing.T) {
 	need(t, "send requests", func(t *testing.T) { c.sendRequests(t, pods) })
 	t.Run("spans", func(t *testing.T) { testSpans(t, j, pods) })
 	t.Run("gRPC", func(t *testing.T) { c.testGRPC(t, j) })
+	need(t, "a namespace with a backend of its own", func(t *testing.T) { c.startCatalog(t) })
+	t.Run("RED metrics", func(t *testing.T) { c.testRED(t, j) })
+	t.Run("kill -9 of a sidecar", func(t *testing.T) { c.testKill(t) })
 	t.Run("pods start while the webhook is down", func(t *testing.T) { c.testWebhookDown(t) })
 	t.Run("uninstall", func(t *testing.T) { c.testUninstall(t, pods) })
 }

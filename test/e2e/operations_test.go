@@ -35,24 +35,7 @@ func install(set ...string) []string {
 // TestOperations is what an operator does and sees, from install to uninstall.
 func TestOperations(t *testing.T) {
 	c := cluster{values: map[string]any{"AppImage": "ghcr.io/spile-dev/spile-e2e-app:" + env("E2E_TAG", "e2e")}}
-	if out := must(t, "", "helm", "list", "-n", release, "-q"); out != "" {
-		t.Fatalf("helm release %s is installed in namespace %s already: uninstall it first", strings.TrimSpace(out), release)
-	}
-	remove := func() {
-		kubectl(t, "delete", "namespace", release, bare, "--ignore-not-found", "--timeout=180s")
-	}
-	remove()
-	t.Cleanup(func() {
-		if t.Failed() {
-			diagnose(t, release, bare)
-		}
-		if _, err := command("", "helm", "uninstall", "spile", "-n", release, "--ignore-not-found", "--wait"); err != nil {
-			t.Error(err)
-		}
-		remove()
-	})
-	t.Run("load images", func(t *testing.T) { loadImages(t, env("E2E_LOAD", ""), env("E2E_IMAGES", "../../bin/images")) })
-
+	prepare(t, bare)
 	kubectl(t, "create", "namespace", bare)
 	c.apply(t, "bare.yaml", map[string]any{"Namespace": bare})
 	need(t, "workloads before Spile", func(t *testing.T) {

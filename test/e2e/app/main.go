@@ -3,11 +3,13 @@
 // tracing: it passes no field on.
 //
 //	app frontend -upstream http://backend     serves :8080, asks upstream for every request
-//	app backend                               serves :8080
+//	app backend                               serves :8080, late for some paths if -slow
 //	app load -target http://frontend -requests 500 -workers 8
 //	app quotes                                serves gRPC at :50051
 //	app calls -target quotes -calls 200
 //	app threads NAME                          the status of the threads with this name, as JSON
+//	app kill NAME POD-UID                     kills the processes with this name of a pod
+//	app files /data                           serves the files of a folder at :8080
 //	app impostor -answer hang                 the webhook's endpoint, answering wrongly
 package main
 
@@ -30,10 +32,11 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
 	parts := map[string]func([]string, io.Writer) error{
-		"frontend": frontend, "backend": backend, "load": load, "quotes": quotes, "calls": calls, "threads": threads, "impostor": impostor,
+		"frontend": frontend, "backend": backend, "load": load, "quotes": quotes, "calls": calls, "threads": threads, "kill": kill,
+		"files": files, "impostor": impostor,
 	}
 	if len(args) == 0 || parts[args[0]] == nil {
-		fmt.Fprintln(stderr, "usage: app frontend|backend|load|quotes|calls|threads|impostor ...")
+		fmt.Fprintln(stderr, "usage: app frontend|backend|load|quotes|calls|threads|kill|files|impostor ...")
 		return 2
 	}
 	if err := parts[args[0]](args[1:], stdout); err != nil {
@@ -75,12 +78,20 @@ func reachable(target string) error {
 	return last
 }
 
-func backend(_ []string, stdout io.Writer) error {
+func backend(args []string, stdout io.Writer) error {
+	fs := flag.NewFlagSet("backend", flag.ContinueOnError)
+	slow := fs.Bool("slow", false, "answer late, by how much the path says")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
 	fmt.Fprintln(stdout, "backend: listening on", listen)
 	return http.ListenAndServe(listen, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status := traffic.Status(r.URL.Path)
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			status = http.StatusBadRequest
+		}
+		if *slow {
+			time.Sleep(traffic.Delay(r.URL.Path))
 		}
 		w.WriteHeader(status)
 		fmt.Fprintf(w, "%s %s\n", r.Method, r.URL.Path)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Request is a request and the status that the backend answers it with.
@@ -73,6 +74,33 @@ func Status(path string) int {
 	}
 	return http.StatusBadRequest
 }
+
+// delays are far from the bounds of the buckets of the conventions' histograms.
+var delays = []time.Duration{0, 35 * time.Millisecond, 170 * time.Millisecond, 350 * time.Millisecond}
+
+// Delay returns by how much a slow backend is late with the answer to a path.
+func Delay(path string) time.Duration {
+	n, err := strconv.Atoi(path[strings.LastIndexByte(path, '/')+1:])
+	if err != nil {
+		return 0
+	}
+	return delays[n%len(delays)]
+}
+
+// Route returns the pattern of the path of a planned request.
+func Route(path string) string { return path[:strings.LastIndexByte(path, '/')+1] + "{id}" }
+
+// Done is a request that was answered as planned. The load generator prints each
+// as a line of JSON.
+type Done struct {
+	Method, Path string
+	Status       int
+	Start        time.Time
+	Took         time.Duration // until the end of the response
+}
+
+// Key returns the Key of the request.
+func (d Done) Key() string { return Key(d.Method, d.Path, d.Status) }
 
 // Keys returns the sorted keys of a plan.
 func Keys(plan []Request) []string {

@@ -29,6 +29,12 @@ func TestPlan(t *testing.T) {
 	if parents == 0 {
 		t.Error("no request carries a traceparent")
 	}
+	if got := Route(plan[7].Path); got != "/orders/{id}" {
+		t.Errorf("%s has route %s", plan[7].Path, got)
+	}
+	if a, b := Delay("/orders/4"), Delay("/carts/7"); a != delays[0] || b != delays[3] {
+		t.Errorf("answers are late by %s and %s", a, b)
+	}
 	if got := Status("/"); got != 400 {
 		t.Errorf("an unplanned path is answered with %d, want 400", got)
 	}
