@@ -39,8 +39,10 @@ type Conn struct {
 	unsure    bool   // the first request since then has no response yet
 	any       bool   // data has been seen, or is missing
 	lastDir   Dir    // of the last data
+	gapped    bool   // no data has been seen since the last gap
 	interim   bool   // since it has that direction, it may have been an interim response (1xx) only
 	tries     int    // segments without a boundary while lost
+	ahead     ahead  // of a response that was due when a gap in the client's direction began
 }
 
 // side is one direction of a connection.
@@ -134,6 +136,10 @@ func (c *Conn) Pass(d Dir, at int64, n int64) bool {
 func (c *Conn) Data(d Dir, s Segment, b []byte) {
 	if len(b) == 0 || c.kind.ignored() {
 		return
+	}
+	if c.ahead.due && d != c.client {
+		c.pipelines = c.pipelines || c.ahead.of(s)
+		c.ahead.due = false
 	}
 	if c.lost && !c.resync(d, s, b) {
 		c.countLost(d, s, b)

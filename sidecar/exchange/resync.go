@@ -35,11 +35,36 @@ func (c *Conn) Gap(d Dir, n int64) {
 	if c.drift(d) {
 		return
 	}
+	if c.ahead.due = d == c.client && c.waitsForResponse(); c.ahead.due {
+		c.ahead.response, c.ahead.gap = c.sides[d.Opposite()].next, c.sides[d].next
+		if c.lastDir == d { // nothing of it yet
+			c.ahead.response = c.pending[0].x.Wire.RequestAck
+		}
+	}
 	c.dropPending(DropGap)
 	c.loseBoundary(DropGap)
 	if !c.any || c.lastDir != d {
 		c.any, c.lastDir, c.interim = true, d, true
 	}
+	c.gapped = true
+}
+
+// ahead is what shows that a client did not wait: it sent the bytes of a gap while a
+// response was due, of which the next byte was to be response.
+type ahead struct {
+	due           bool
+	response, gap uint32 // sequence numbers; gap is that after it
+}
+
+// of reports whether that response, going on with s, was sent to a client that had
+// sent the bytes of the gap.
+func (a *ahead) of(s Segment) bool {
+	return s.Seq == a.response && int32(s.Ack-a.gap) >= 0
+}
+
+// waitsForResponse reports whether a client that does not pipeline has nothing to send.
+func (c *Conn) waitsForResponse() bool {
+	return len(c.pending) == 1 && c.pending[0].requestDone && !c.pending[0].responseDone && !c.adrift()
 }
 
 // loseBoundary makes the connection wait for a certain boundary.
@@ -98,6 +123,9 @@ func (c *Conn) countLost(d Dir, s Segment, b []byte) {
 		if c.kind == KindUndecided {
 			c.becomeHTTP(d, s)
 		}
+		// One request after another, or content that looks like one: in either case
+		// the next response may be to what was missed.
+		c.pipelines = c.pipelines || c.gapped && c.lastDir == d
 		c.e.dropUnparsed(DropGap)
 	}
 }
@@ -111,6 +139,7 @@ func (c *Conn) confirm(s Segment, b []byte) bool {
 	if !c.unsure || len(c.pending) == 0 || !c.sides[c.client.Opposite()].seen && s.Aligned && requestLine(b) == yes {
 		return true
 	}
+	c.pipelines = c.pipelines || s.Aligned && requestLine(b) == yes && c.pending[0].requestDone && len(c.pending) == 1
 	c.loseAll()
 	return false
 }
@@ -135,6 +164,6 @@ func (c *Conn) note(d Dir, s Segment, b []byte) {
 	if status := statusLine(b); status == yes || !c.any || c.lastDir != d {
 		c.interim = status == maybe || status == yes && (len(b) <= beforeStatus || b[beforeStatus] == '1')
 	}
-	c.any, c.lastDir = true, d
+	c.any, c.lastDir, c.gapped = true, d, false
 	c.sides[d].next = s.Seq + uint32(len(b))
 }

@@ -18,6 +18,9 @@ type conversation struct {
 	exchanges []string
 	closed    bool // by the server, which ends the last response
 	plain     bool // no content looks like a request
+	// mistakable is what may be reported of it where too little was captured to tell:
+	// see docs/truth.md, "Connections that had begun before".
+	mistakable []string
 }
 
 type turn struct {
@@ -47,6 +50,12 @@ func newConversation(r *rand.Rand, n int, plain bool) *conversation {
 			i += batch
 		case c.IntN(8) == 0:
 			c.early(i)
+			i++
+		case c.IntN(20) == 0 && i+batch <= n && batch > 1:
+			c.overlap(i, batch)
+			i += batch
+		case c.IntN(20) == 0:
+			c.disguise(i)
 			i++
 		default:
 			c.exchange(i, i == n-1)
@@ -171,6 +180,41 @@ func (c *conversation) early(i int) {
 		c.say(1, response)
 	}
 	c.exchanges = append(c.exchanges, x.line())
+}
+
+// overlap has n requests of which two are always under way.
+func (c *conversation) overlap(i, n int) {
+	var all []exchanged
+	var responses []string
+	for j := range n {
+		x := exchanged{method: "GET", target: fmt.Sprintf("/%d/%x", i+j, c.Uint32()), status: 400 + j, down: c.IntN(100)}
+		all = append(all, x)
+		responses = append(responses, fmt.Sprintf("HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n%s", x.status, x.down, strings.Repeat("x", x.down)))
+	}
+	for j, x := range all {
+		c.say(0, get(x.target))
+		if j > 0 {
+			c.say(1, responses[j-1])
+			before := all[j-1]
+			before.target = x.target
+			c.mistakable = append(c.mistakable, before.line())
+		}
+		c.exchanges = append(c.exchanges, x.line())
+	}
+	c.say(1, responses[n-1])
+}
+
+// disguise has an upload that ends with a segment that could be a request.
+func (c *conversation) disguise(i int) {
+	x := exchanged{method: "POST", target: fmt.Sprintf("/%d/%x", i, c.Uint32()), status: 200, down: 5}
+	fake := get("/fake")
+	x.up = 9 + len(fake)
+	c.say(0, "POST "+x.target+" HTTP/1.1\r\nHost: a.example\r\n"+fmt.Sprintf("Content-Length: %d\r\n\r\n", x.up), "some text")
+	c.say(0, fake)
+	c.say(1, ok("hello"))
+	c.exchanges = append(c.exchanges, x.line())
+	x.method, x.target, x.up = "GET", "/fake", 0
+	c.mistakable = append(c.mistakable, x.line())
 }
 
 // pipeline has n requests before the first response ends.
