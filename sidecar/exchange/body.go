@@ -35,7 +35,8 @@ const (
 	chunkDataCR
 	chunkDataLF
 	trailerStart
-	trailerLine
+	trailerName
+	trailerValue
 	trailerLF
 	trailersEndLF
 )
@@ -162,10 +163,16 @@ func (b *body) chunkByte(c byte) bodyState {
 			b.chunk = trailersEndLF
 			return bodyMore
 		}
-		b.chunk = trailerLine
-		fallthrough
-	case trailerLine:
-		if c == '\n' {
+		b.chunk = trailerName
+		return nameByte(c)
+	case trailerName:
+		if c != ':' {
+			return nameByte(c)
+		}
+		b.chunk = trailerValue
+		return bodyMore
+	case trailerValue:
+		if c == '\n' || c == 0 {
 			return bodyBad
 		}
 		if c == '\r' {
@@ -187,6 +194,14 @@ func (b *body) expect(c, want byte, next chunkState) bodyState {
 		return bodyBad
 	}
 	b.chunk = next
+	return bodyMore
+}
+
+// nameByte takes a byte of the name of a trailer field (RFC 9110, section 5.1).
+func nameByte(c byte) bodyState {
+	if !isToken(c) {
+		return bodyBad
+	}
 	return bodyMore
 }
 

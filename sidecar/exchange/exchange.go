@@ -175,7 +175,8 @@ type Request struct {
 	BodySize int64
 }
 
-// UnknownSize is the size of content in chunks of which some were not captured.
+// UnknownSize is the size of content in chunks of which some were not captured, and
+// of content whose framing has two readings.
 const UnknownSize = -1
 
 // Response is the final response of an exchange; Status is 0 if there was none.

@@ -378,12 +378,18 @@ func (c *Conn) emitFirst(o Outcome) {
 	p := c.pending[0]
 	x := &p.x
 	server := &c.sides[c.client.Opposite()]
-	if c.upload == p && o != Ambiguous {
-		x.Request.BodySize = c.sides[c.client].body.size
+	size := func(b *body) int64 {
+		if o == Ambiguous { // what of it is content is not known
+			return UnknownSize
+		}
+		return b.size
+	}
+	if c.upload == p {
+		x.Request.BodySize = size(&c.sides[c.client].body)
 	}
 	if !p.responseDone {
-		if server.mode == inBody && o != Ambiguous {
-			x.Response.BodySize = server.body.size
+		if server.mode == inBody {
+			x.Response.BodySize = size(&server.body)
 		}
 		server.mode = atStart
 	}
