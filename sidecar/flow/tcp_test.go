@@ -163,6 +163,26 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// TestFragments has a request in fragments of an IP packet beside an exchange. They are
+// not put together: the first is a segment that lacks its end, the others are counted.
+func TestFragments(t *testing.T) {
+	table, got := newTable(t, flow.Config{})
+	c := packets.Open(client, server, 1, 1).Request(request, 0).Response(response, 0)
+	fragments := packets.Open(client, "10.0.0.3:80", 1, 1).Request(request, 16)
+	for i, p := range fragments.Packets[2:] {
+		p.Data[6], p.Data[7] = 0x20, byte(i) // more fragments, offset
+		table.Packet(p)
+	}
+	for _, p := range c.Packets {
+		table.Packet(p)
+	}
+	table.Close(c.At)
+	checkAccounts(t, table)
+	if !slices.Equal(*got, []string{whole}) || table.Stats.Fragments != 2 || table.Exchanges().Seen != 2 {
+		t.Errorf("%q, %d fragments, %d requests; want 2 of each", *got, table.Stats.Fragments, table.Exchanges().Seen)
+	}
+}
+
 // TestLongBody has bodies of more than 2^32 bytes of which the filter captures
 // next to nothing, and no body at all.
 func TestLongBody(t *testing.T) {
