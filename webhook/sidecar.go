@@ -85,9 +85,11 @@ func securityContext() *corev1.SecurityContext {
 
 // hideToken mounts an empty directory where ServiceAccount admission would
 // mount the pod's API token: it runs again after a webhook changed the pod, and
-// gives the token to every container that has nothing at that path.
+// gives the token to every container that has nothing at that path. The kubelet
+// evicts a pod whose directory takes more than the limit, and the directory
+// itself takes a block: 64 KiB on some file systems.
 func hideToken(s *Sidecar) {
-	size := resource.MustParse("4Ki")
+	size := resource.MustParse("1Mi")
 	s.Volumes = append(s.Volumes, corev1.Volume{
 		Name:         volumeName,
 		VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &size}},
