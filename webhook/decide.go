@@ -137,7 +137,7 @@ func obstacle(pod *corev1.Pod, p Place, c Config, s *Sidecar) (Reason, string) {
 	if reason, message := c.podSecurity(p.Namespace); reason != Injected {
 		return reason, message
 	}
-	if message := crowded(spec, s.Container.Resources); message != "" {
+	if message := p.crowded(spec, s.Container.Resources); message != "" {
 		return ReasonPodResources, message
 	}
 	if size := pod.Size(); size > maxObject-maxAdded {
@@ -199,26 +199,18 @@ func isWindows(spec *corev1.PodSpec) bool {
 }
 
 // crowded reports how resources of the whole pod (Kubernetes ≥ 1.32) would make
-// it invalid with one more container: requests of all containers must fit
-// into the pod's, each container's limit into the pod's limit.
-func crowded(spec *corev1.PodSpec, extra corev1.ResourceRequirements) string {
+// it invalid with one more container: what all containers request, also by a
+// LimitRange's default, must fit into what the pod requests. That a container's
+// limit must fit into the pod's is not asked of init containers (1.37), but may be.
+func (p Place) crowded(spec *corev1.PodSpec, extra corev1.ResourceRequirements) string {
 	if spec.Resources == nil {
 		return ""
 	}
+	requests := sum(spec, p.defaulted(extra).Requests, func(r corev1.ResourceRequirements) corev1.ResourceList { return p.defaulted(r).Requests })
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-		if whole, ok := spec.Resources.Requests[name]; ok {
-			sum := requestOf(extra, name)
-			for i := range spec.Containers {
-				sum.Add(requestOf(spec.Containers[i].Resources, name))
-			}
-			for i := range spec.InitContainers {
-				if spec.InitContainers[i].RestartPolicy != nil {
-					sum.Add(requestOf(spec.InitContainers[i].Resources, name))
-				}
-			}
-			if sum.Cmp(whole) > 0 {
-				return fmt.Sprintf("with the sidecar the containers request %s %s, the pod as a whole only %s", sum.String(), name, whole.String())
-			}
+		all := requests[name]
+		if whole, ok := spec.Resources.Requests[name]; ok && all.Cmp(whole) > 0 {
+			return fmt.Sprintf("with the sidecar the containers request %s %s, the pod as a whole only %s", all.String(), name, whole.String())
 		}
 		whole, bounded := spec.Resources.Limits[name]
 		if limit, ok := extra.Limits[name]; bounded && ok && limit.Cmp(whole) > 0 {

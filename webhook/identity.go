@@ -51,7 +51,7 @@ func identify(pod *corev1.Pod, namespace string, c Config) (identity, []string) 
 	set(c.ResourceAttributes)
 	set(map[string]string{"k8s.namespace.name": namespace, "service.namespace": namespace})
 	set(workload)
-	if v := serviceVersion(pod, main); v != "" {
+	if v := serviceVersion(pod, main); checkAttribute("service.version", v) == nil {
 		a["service.version"] = percentEncode(v)
 	}
 	a["k8s.pod.name"] = podNameReference
@@ -105,10 +105,11 @@ func checkAttribute(name, value string) error {
 	return nil
 }
 
-// owners names the workload that controls pod.
+// owners names the workload that controls pod. Kubernetes does not look at the
+// name in a reference: what cannot be an attribute is no workload's.
 func owners(pod *corev1.Pod) map[string]string {
 	owner := metav1.GetControllerOf(pod)
-	if owner == nil {
+	if owner == nil || checkAttribute("k8s.owner.name", owner.Name) != nil {
 		return nil
 	}
 	a := map[string]string{}

@@ -92,6 +92,8 @@ func scoped(q *corev1.ResourceQuota, pod *corev1.Pod, bestEffort bool) bool {
 			match = !bestEffort
 		case corev1.ResourceQuotaScopePriorityClass:
 			match = selects(r, pod.Spec.PriorityClassName)
+		case corev1.ResourceQuotaScopeCrossNamespacePodAffinity:
+			match = crossesNamespaces(pod.Spec.Affinity)
 		}
 		if !match {
 			return false
@@ -112,6 +114,29 @@ func selects(r corev1.ScopedResourceSelectorRequirement, class string) bool {
 		return !slices.Contains(r.Values, class)
 	}
 	return false
+}
+
+// crossesNamespaces reports whether a term of a names or selects namespaces.
+func crossesNamespaces(a *corev1.Affinity) bool {
+	if a == nil {
+		return false
+	}
+	var terms []corev1.PodAffinityTerm
+	var weighted []corev1.WeightedPodAffinityTerm
+	if p := a.PodAffinity; p != nil {
+		terms = append(terms, p.RequiredDuringSchedulingIgnoredDuringExecution...)
+		weighted = append(weighted, p.PreferredDuringSchedulingIgnoredDuringExecution...)
+	}
+	if p := a.PodAntiAffinity; p != nil {
+		terms = append(terms, p.RequiredDuringSchedulingIgnoredDuringExecution...)
+		weighted = append(weighted, p.PreferredDuringSchedulingIgnoredDuringExecution...)
+	}
+	for _, w := range weighted {
+		terms = append(terms, w.PodAffinityTerm)
+	}
+	return slices.ContainsFunc(terms, func(t corev1.PodAffinityTerm) bool {
+		return len(t.Namespaces) > 0 || t.NamespaceSelector != nil
+	})
 }
 
 func isBestEffort(spec *corev1.PodSpec) bool {

@@ -158,12 +158,3 @@ func containerPorts(spec *corev1.PodSpec) string {
 	}
 	return strings.Join(parts, ",")
 }
-
-// requestOf is what the scheduler counts: without a request, the limit.
-func requestOf(r corev1.ResourceRequirements, name corev1.ResourceName) resource.Quantity {
-	if q, ok := r.Requests[name]; ok {
-		return q.DeepCopy()
-	}
-	limit := r.Limits[name]
-	return limit.DeepCopy()
-}
