@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 )
 
@@ -42,6 +44,10 @@ type Config struct {
 	PodSecurityDefault string `json:"podSecurityDefault,omitempty"`
 	// ExcludedNamespaces are never touched, beside the system's namespaces.
 	ExcludedNamespaces []string `json:"excludedNamespaces,omitempty"`
+	// NamespaceSelector and ObjectSelector are those of the webhook configuration.
+	// The API server applies them; here they say which pods it does not ask about.
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+	ObjectSelector    *metav1.LabelSelector `json:"objectSelector,omitempty"`
 
 	// Version of the injector, written into the status annotation.
 	Version string `json:"-"`
@@ -136,9 +142,27 @@ func (c Config) Validate() error {
 			fault("resourceAttributes: %w", err)
 		}
 	}
+	if _, err := metav1.LabelSelectorAsSelector(c.NamespaceSelector); err != nil {
+		fault("namespaceSelector: %w", err)
+	}
+	if _, err := metav1.LabelSelectorAsSelector(c.ObjectSelector); err != nil {
+		fault("objectSelector: %w", err)
+	}
 	errs = append(errs, c.Files.validate("")...)
 	errs = append(errs, c.validateNamespaces()...)
 	return errors.Join(errs...)
+}
+
+// Selects reports whether the API server asks about pod, of namespace ns.
+func (c Config) Selects(pod *corev1.Pod, ns *corev1.Namespace) bool {
+	return Selects(c.NamespaceSelector, ns.Labels) && Selects(c.ObjectSelector, pod.Labels)
+}
+
+// Selects reports whether s, of a webhook configuration, selects an object with
+// these labels: without a selector, or with an invalid one, any.
+func Selects(s *metav1.LabelSelector, with map[string]string) bool {
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	return s == nil || err != nil || selector.Matches(labels.Set(with))
 }
 
 func validateResources(r corev1.ResourceRequirements) (errs []error) {

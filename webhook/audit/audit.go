@@ -174,7 +174,7 @@ func (a *Auditor) judge(ctx context.Context, pod *metav1.PartialObjectMetadata, 
 	finished := full.Status.Phase == corev1.PodSucceeded || full.Status.Phase == corev1.PodFailed
 	// What it uses itself is in the quotas already.
 	place.ResourceQuotas = nil
-	v.bare = !finished && webhook.Decide(full, place, a.config.Sidecar).Sidecar != nil
+	v.bare = !finished && a.config.Sidecar.Selects(full, place.Namespace) && webhook.Decide(full, place, a.config.Sidecar).Sidecar != nil
 	return v, nil
 }
 

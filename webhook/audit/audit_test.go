@@ -70,9 +70,9 @@ func newFixture(t *testing.T, c Config, objects ...client.Object) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Sidecar = webhook.Config{Image: "sidecar:1"}
+	c.Sidecar.Image = "sidecar:1"
 	place := func(_ context.Context, name string) (webhook.Place, error) {
-		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: "1"}}
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: "1", Labels: map[string]string{corev1.LabelMetadataName: name}}}
 		if name == "shop" {
 			ns.Annotations = map[string]string{webhook.AnnotationInject: "enabled"}
 		}
@@ -167,6 +167,35 @@ func TestPass(t *testing.T) {
 	}
 	if err := f.pass(t.Context()); err != nil || f.bare(t, "shop") != 0 {
 		t.Errorf("error %v, %v bare pods in shop after their end", err, f.bare(t, "shop"))
+	}
+}
+
+// Pods that the API server does not ask the webhook about are not missed, nor evicted.
+func TestPassHeedsSelectors(t *testing.T) {
+	asks := func(labels map[string]string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Labels, p.Annotations = labels, map[string]string{webhook.AnnotationInject: "enabled"}
+			p.OwnerReferences = owned("StatefulSet", p.Name+"-set")
+		}
+	}
+	f := newFixture(t, Config{RestartInterval: time.Second, Sidecar: webhook.Config{
+		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: "shop"}},
+		ObjectSelector:    &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "batch", Operator: metav1.LabelSelectorOpDoesNotExist}}},
+	}},
+		pod("shop", "a", asks(nil)), pod("shop", "b", asks(map[string]string{"batch": "yes"})), pod("plain", "c", asks(nil)))
+	for range 3 {
+		f.clock = f.clock.Add(time.Minute)
+		if err := f.pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if shop, plain := f.bare(t, "shop"), f.bare(t, "plain"); shop != 1 || plain != 0 {
+		t.Errorf("%v bare pods in shop and %v in plain, want 1 and 0", shop, plain)
+	}
+	for _, name := range f.evicted {
+		if name != "a" {
+			t.Errorf("evicted %s", name)
+		}
 	}
 }
 
