@@ -80,7 +80,15 @@ func TestWrongValues(t *testing.T) {
 		{"headers from a ConfigMap", []string{endpoint, "otlp.files.headers.configMap=a", "otlp.files.headers.key=b"}, "/otlp/files/headers"},
 		{"key without certificate", []string{endpoint, "otlp.files.clientKey.secret=a", "otlp.files.clientKey.key=b"}, "/otlp/files"},
 		{"sampler", []string{endpoint, "sidecar.traces.sampler=sometimes"}, "/sidecar/traces/sampler"},
-		{"ratio", []string{endpoint, "sidecar.traces.samplerArgument=2"}, "/sidecar/traces/samplerArgument"},
+		{"ratio", []string{endpoint, "sidecar.traces.sampler=traceidratio", "sidecar.traces.samplerArgument=2"}, "/sidecar/traces/samplerArgument"},
+		{"ratio without its sampler", []string{endpoint, "sidecar.traces.samplerArgument=0.1"}, "/sidecar/traces/sampler"},
+		{"no audits by interval", []string{endpoint, "audit.interval=0s"}, "/audit/interval"},
+		{"audits without a pause", []string{endpoint, "audit.interval=0.5s"}, "/audit/interval"},
+		{"quantity", []string{endpoint, "sidecar.resources.requests.memory=32MB"}, "/sidecar/resources/requests/memory"},
+		{"variable that is worked out", []string{endpoint, "sidecar.env[0].name=OTEL_SERVICE_NAME", "sidecar.env[0].value=a"}, "/sidecar/env/0/name"},
+		{"name of an attribute", []string{endpoint, "sidecar.resourceAttributes.a b=c"}, "'a b' does not match"},
+		{"name of a Secret", []string{endpoint, "otlp.files.headers.secret=A_B", "otlp.files.headers.key=b"}, "/otlp/files/headers/secret"},
+		{"nobody's ServiceAccount", []string{endpoint, "serviceAccount.create=false"}, "serviceAccount.name is required"},
 		{"propagator", []string{endpoint, "sidecar.traces.propagators[0]=jaeger"}, "/sidecar/traces/propagators"},
 		{"unmatched routes", []string{endpoint, "sidecar.traces.routes.unmatched=path"}, "/sidecar/traces/routes"},
 		{"exporter of metrics", []string{endpoint, "sidecar.metrics.exporter=statsd"}, "/sidecar/metrics/exporter"},
@@ -132,6 +140,8 @@ func TestWebhookConfiguration(t *testing.T) {
 func TestSidecarConfiguration(t *testing.T) {
 	objects := render(t, "otlp.protocol=grpc", "otlp.compression=gzip", "otlp.timeout=5000", "otlp.headers.api-key=a b\\,c",
 		"sidecar.image.digest=sha256:"+strings.Repeat("0", 64), "sidecar.env[0].name=OTEL_EXPORTER_OTLP_COMPRESSION", "sidecar.env[0].value=none",
+		"otlp.namespaces.no.endpoint=http://other:4318", "webhook.namespaceSelector.matchLabels.traced=yes", "webhook.objectSelector.matchExpressions[0].key=x",
+		"webhook.objectSelector.matchExpressions[0].operator=Exists",
 		"sidecar.resourceAttributes.k8s\\.cluster\\.name=test", "sidecar.serviceNameFromLabels=true", "webhook.podSecurityDefault=baseline")
 	data := find[corev1.ConfigMap](t, objects, "ConfigMap").Data["sidecar.yaml"]
 	c, err := webhook.ParseConfig([]byte(data))
@@ -150,6 +160,12 @@ func TestSidecarConfiguration(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, c.Env); diff != "" {
 		t.Errorf("env (-want +got):\n%s", diff)
+	}
+	if len(c.Namespaces["no"].Env) == 0 { // a boolean in YAML 1.1
+		t.Errorf("namespaces %+v", c.Namespaces)
+	}
+	if c.NamespaceSelector.MatchLabels["traced"] != "yes" || c.ObjectSelector.MatchExpressions[0].Key != "x" {
+		t.Errorf("selectors %v and %v", c.NamespaceSelector, c.ObjectSelector)
 	}
 	if c.PodSecurityDefault != "baseline" || !c.ServiceNameFromLabels || c.ResourceAttributes["k8s.cluster.name"] != "test" {
 		t.Errorf("configuration %+v", c)
@@ -218,8 +234,12 @@ func TestGuardKnowsTheEnvironment(t *testing.T) {
 	}
 	d := webhook.Decide(pod, webhook.Place{Namespace: &corev1.Namespace{}}, webhook.DefaultConfig("x", "http://tempo.monitoring:4318"))
 	for _, e := range d.Sidecar.Container.Env {
-		if !strings.Contains(policy.Spec.Validations[i].Expression, strconv.Quote(e.Name)) {
-			t.Errorf("the guard does not know %s", e.Name)
+		want := e.Name
+		if e.ValueFrom != nil { // of another field, a tenant could choose the value
+			want += "=" + e.ValueFrom.FieldRef.FieldPath
+		}
+		if !strings.Contains(policy.Spec.Validations[i].Expression, strconv.Quote(want)) {
+			t.Errorf("the guard does not know %s", want)
 		}
 	}
 }
@@ -253,6 +273,7 @@ func TestVariants(t *testing.T) {
 		{"guard", []string{"guard.enabled=true"}, []string{"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}, nil},
 		{"cert-manager with an issuer", []string{"certManager.enabled=true", "certManager.issuerRef.name=corp"}, []string{"Certificate"}, []string{"Issuer", "Secret"}},
 		{"one replica", []string{"replicaCount=1"}, nil, []string{"PodDisruptionBudget"}},
+		{"roles by somebody else", []string{"rbac.create=false", "serviceAccount.create=false", "serviceAccount.name=x"}, nil, []string{"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount"}},
 		{"no network policy", []string{"networkPolicy.enabled=false"}, nil, []string{"NetworkPolicy"}},
 		{"alerts", []string{"prometheusRule.enabled=true"}, []string{"PrometheusRule"}, nil},
 		{"further objects", []string{"extraObjects[0].apiVersion=v1", "extraObjects[0].kind=Endpoints", "extraObjects[0].metadata.name=x"}, []string{"Endpoints"}, nil},

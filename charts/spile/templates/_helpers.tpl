@@ -21,6 +21,14 @@
 {{ include "spile.webhook" . }}-cert
 {{- end -}}
 
+{{- define "spile.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ .Values.serviceAccount.name | default (include "spile.webhook" .) }}
+{{- else -}}
+{{ .Values.serviceAccount.name | required "serviceAccount.name is required where serviceAccount.create is false" }}
+{{- end -}}
+{{- end -}}
+
 {{- define "spile.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "spile.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -109,7 +117,7 @@ files: {{ toJson . }}
 {{- with .Values.otlp.namespaces }}
 namespaces:
 {{- range $namespace, $block := . }}
-  {{ $namespace }}:
+  {{ $namespace | quote }}:
     env:
     {{- range $name, $value := include "spile.destination" $block | fromJson }}
     - name: {{ $name }}
@@ -126,5 +134,11 @@ resourceAttributes: {{ toJson . }}
 serviceNameFromLabels: {{ .Values.sidecar.serviceNameFromLabels }}
 {{- with .Values.webhook.podSecurityDefault }}
 podSecurityDefault: {{ . }}
+{{- end }}
+{{- with .Values.webhook.namespaceSelector }}
+namespaceSelector: {{ toJson . }}
+{{- end }}
+{{- with .Values.webhook.objectSelector }}
+objectSelector: {{ toJson . }}
 {{- end }}
 {{- end -}}
