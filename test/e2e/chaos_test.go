@@ -23,8 +23,8 @@ const (
 )
 
 // TestChaos creates pods, as dry runs through the whole of admission, while the
-// webhook is killed, hangs, answers garbage, rotates its certificates every few
-// seconds and is upgraded. None may be rejected; how many were injected and how
+// webhook is installed, upgraded, killed and away, rotates its certificates every
+// few seconds, hangs and answers garbage. None may be rejected; how many were injected and how
 // long it took is told for each phase. CHAOS_CREATIONS is their number (10000).
 func TestChaos(t *testing.T) {
 	total, err := strconv.Atoi(env("CHAOS_CREATIONS", "10000"))
@@ -46,7 +46,11 @@ func TestChaos(t *testing.T) {
 		}
 		return r
 	}
-	phase("no webhook", 10, few, nil)
+	phase("no webhook", 5, few, nil)
+	phase("install and uninstall", 5, few, func(t *testing.T, _ int) {
+		must(t, "", "helm", install()...)
+		must(t, "", "helm", "uninstall", "spile", "-n", release, "--wait")
+	})
 	must(t, "", "helm", install()...)
 	(cluster{values: map[string]any{"AppImage": "app:1"}}).awaitInjection(t, chaos)
 	if r := phase("healthy", 20, few, nil); r.injected != len(r.took) {
