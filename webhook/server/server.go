@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,35 +21,42 @@ type certificates interface {
 
 // tlsServer is the endpoint that the API server calls.
 type tlsServer struct {
-	http  *http.Server
-	certs certificates
-	name  string // by which the API server calls
-	log   *slog.Logger
+	http     *http.Server
+	certs    certificates
+	name     string // by which the API server calls
+	log      *slog.Logger
+	draining atomic.Bool
 }
 
 func newTLSServer(addr, name string, certs certificates, h http.Handler, log *slog.Logger) *tlsServer {
+	s := &tlsServer{certs: certs, name: name, log: log}
 	mux := http.NewServeMux()
-	mux.Handle("/inject", h)
-	return &tlsServer{
-		http: &http.Server{
-			Addr:    addr,
-			Handler: mux,
-			TLSConfig: &tls.Config{
-				MinVersion:     tls.VersionTLS12,
-				GetCertificate: certs.GetCertificate,
-				// Over HTTP/2 every review of an API server would share one
-				// connection, and hang together when a replica dies.
-				NextProtos: []string{"http/1.1"},
-			},
-			ReadHeaderTimeout: 5 * time.Second,
-			ReadTimeout:       10 * time.Second,
-			WriteTimeout:      15 * time.Second,
-			IdleTimeout:       90 * time.Second,
-			MaxHeaderBytes:    16 << 10,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	mux.HandleFunc("/inject", func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
+	s.http = &http.Server{
+		Addr:    addr,
+		Handler: mux,
+		TLSConfig: &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: certs.GetCertificate,
+			// Over HTTP/2 every review of an API server would share one
+			// connection, and hang together when a replica dies.
+			NextProtos: []string{"http/1.1"},
 		},
-		certs: certs, name: name, log: log,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      15 * time.Second,
+		// Longer than the 90 s of API servers: who closes an idle connection may
+		// meet a review on its way, which is not sent again.
+		IdleTimeout:    3 * time.Minute,
+		MaxHeaderBytes: 16 << 10,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	return s
 }
 
 // Start serves until ctx ends, then finishes what has begun.
@@ -79,8 +87,10 @@ func (s *tlsServer) Start(ctx context.Context) error {
 // NeedLeaderElection is false: every replica serves.
 func (s *tlsServer) NeedLeaderElection() bool { return false }
 
-// drain asks callers to go elsewhere with their next request.
-func (s *tlsServer) drain() { s.http.SetKeepAlivesEnabled(false) }
+// drain asks callers to go elsewhere with their next request, by the answer to
+// this one. Closing idle connections, as http.Server would, fails the reviews that
+// are just being sent on them.
+func (s *tlsServer) drain() { s.draining.Store(true) }
 
 // ready calls the server as the API server does: by its name, trusting what the
 // API server trusts.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -137,6 +139,43 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Error(err)
 	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A connection that is idle when draining begins has one more request answered,
+// and is closed by its client then.
+func TestDrainClosesNoConnection(t *testing.T) {
+	certs := newTestCertificates(t, "localhost")
+	s := newTLSServer(freeAddress(t), "localhost", certs, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Start(ctx) }()
+	waitListening(t, s.http.Addr)
+
+	conn, err := tls.Dial("tcp", s.http.Addr, &tls.Config{RootCAs: certs.roots, ServerName: "localhost"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answers := bufio.NewReader(conn)
+	for _, last := range []bool{false, true} {
+		if last {
+			s.drain()
+		}
+		if _, err := io.WriteString(conn, "POST /inject HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != http.StatusOK || resp.Close != last {
+			t.Errorf("draining %t: status %d, close %t", last, resp.StatusCode, resp.Close)
+		}
+	}
+	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
