@@ -193,6 +193,17 @@ e2e: image collector ## Test everything on the cluster that KUBECONFIG points at
 	$(if $(wildcard $(JAEGER)),$(GO) run ./build/image -o $(BIN)/images/jaeger.tar -t $(JAEGER_IMAGE) -user 65532 "$$($(JAEGER) path)=/jaeger")
 	$(GO) test -json -tags e2e -count=1 -timeout 30m ./test/e2e | $(tally) -save $(RESULTS)/e2e.json
 
+# cert-manager is a module of its own too; building it takes some minutes of CPU.
+CERT_MANAGER_IMAGE := ghcr.io/spile-dev/spile-e2e-certmanager:e2e
+
+.PHONY: certmanager-test
+certmanager-test: IMAGE_TAG := e2e
+certmanager-test: image ## Have cert-manager make and renew the webhook's certificates while pods are created
+	$(GO) build -C test/certmanager -trimpath -ldflags '-s -w' -o $(CURDIR)/$(BIN)/certmanager .
+	$(GO) run ./build/image -o $(BIN)/images/certmanager.tar -t $(CERT_MANAGER_IMAGE) -user 65532 $(BIN)/certmanager
+	crds="$$($(GO) list -C test/certmanager -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)/deploy/crds" && \
+	CERT_MANAGER_IMAGE=$(CERT_MANAGER_IMAGE) CERT_MANAGER_CRDS="$$crds" $(GO) test -v -tags e2e,chaos -count=1 -timeout 20m -run TestCertManager ./test/e2e
+
 # bin/tools/NAME@VERSION is built in the module that module.NAME says, from its
 # own go.mod, which `go install` would refuse where that replaces modules.
 module.golangci-lint := github.com/golangci/golangci-lint/v2
