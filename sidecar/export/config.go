@@ -91,7 +91,7 @@ type OTLP struct {
 // Endpoint is the URL that requests go to.
 type Endpoint struct{ url.URL }
 
-// MarshalText returns the URL without its password.
+// MarshalText returns Redacted.
 func (e Endpoint) MarshalText() ([]byte, error) { return []byte(e.Redacted()), nil }
 
 // ConfigFromEnv reads the configuration from the environment variables that

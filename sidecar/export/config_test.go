@@ -63,6 +63,7 @@ func TestEndpointFaults(t *testing.T) {
 		{"", "http://user:secret@:bad", `OTEL_EXPORTER_OTLP_ENDPOINT="http://REDACTED@:bad"` + forHTTP},
 		{"grpc", "collector", `OTEL_EXPORTER_OTLP_ENDPOINT="collector"` + forGRPC},
 		{"grpc", "http://collector:4317/v1/traces", `OTEL_EXPORTER_OTLP_ENDPOINT="http://collector:4317/v1/traces"` + forGRPC},
+		{"grpc", "http://collector:4317?key=secret", `OTEL_EXPORTER_OTLP_ENDPOINT="http://collector:4317?REDACTED"` + forGRPC},
 		{"grpc", "unix:///run/otlp", `OTEL_EXPORTER_OTLP_ENDPOINT="unix:///run/otlp"` + forGRPC},
 	}
 	for _, tt := range tests {
@@ -102,7 +103,7 @@ func TestConfigFaults(t *testing.T) {
 	_, err := ConfigFromEnv(environ(
 		"OTEL_TRACES_EXPORTER=zipkin", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=thrift", "OTEL_EXPORTER_OTLP_COMPRESSION=zstd",
 		"OTEL_EXPORTER_OTLP_TIMEOUT=10s", "OTEL_EXPORTER_OTLP_CERTIFICATE=/nowhere/ca.pem", "OTEL_EXPORTER_OTLP_CLIENT_KEY=config_test.go",
-		"OTEL_BSP_SCHEDULE_DELAY=0", "OTEL_EXPORTER_OTLP_HEADERS=secret,a b=secret,c=%zz,d=e%0Asecret", "SPILE_QUEUE_BYTES=1",
+		"OTEL_BSP_SCHEDULE_DELAY=0", "OTEL_EXPORTER_OTLP_HEADERS=secret,Authorization: Basic secret==,c=%zz,d=e%0Asecret", "SPILE_QUEUE_BYTES=1",
 		"OTEL_METRICS_EXPORTER=statsd", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=statsd", "OTEL_METRIC_EXPORT_INTERVAL=60s",
 		"OTEL_METRIC_EXPORT_TIMEOUT=-1", "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=both", "OTEL_METRICS_EXEMPLAR_FILTER=all",
 		"OTEL_EXPORTER_PROMETHEUS_PORT=0", "OTEL_SDK_DISABLED=yes", "OTEL_CONFIG_FILE=spile.yaml"))
@@ -113,7 +114,6 @@ OTEL_EXPORTER_OTLP_TIMEOUT="10s": accepted is a number from 0 to 3600000
 OTEL_EXPORTER_OTLP_CERTIFICATE="/nowhere/ca.pem": open /nowhere/ca.pem: no such file or directory; accepted is a readable PEM file
 OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY: accepted is both or neither
 OTEL_EXPORTER_OTLP_HEADERS="REDACTED=…": accepted is key=value pairs, percent-encoded, separated by commas
-OTEL_EXPORTER_OTLP_HEADERS="a b=…": accepted is key=value pairs, percent-encoded, separated by commas
 OTEL_EXPORTER_OTLP_HEADERS="c=…": accepted is key=value pairs, percent-encoded, separated by commas
 OTEL_EXPORTER_OTLP_HEADERS="d=…": accepted is key=value pairs, percent-encoded, separated by commas
 OTEL_BSP_SCHEDULE_DELAY="0": accepted is a number from 1 to 60000
@@ -168,6 +168,31 @@ func TestHeaders(t *testing.T) {
 	for _, text := range []string{string(printed), fmt.Sprintf("%v %+v %#v %s", cfg, cfg, cfg, cfg.Headers)} {
 		if strings.Contains(text, "secret") {
 			t.Errorf("the secret is in %s", text)
+		}
+	}
+}
+
+// TestEndpointRedacted: what of an endpoint may be a credential is not shown.
+func TestEndpointRedacted(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"https://collector/otlp":                            "https://collector/otlp/v1/traces",
+		"https://user:secret@collector":                     "https://user:xxxxx@collector/v1/traces",
+		"https://secret@collector":                          "https://xxxxx@collector/v1/traces",
+		"https://secret:@collector":                         "https://xxxxx@collector/v1/traces",
+		"https://collector?api-key=secret&secret&org=%73&b": "https://collector/v1/traces?api-key=xxxxx&xxxxx&org=xxxxx&xxxxx",
+	} {
+		cfg, err := ConfigFromEnv(environ("OTEL_EXPORTER_OTLP_ENDPOINT=" + endpoint))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := cfg.Endpoint.MarshalText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, got := range []string{cfg.target(), string(text)} {
+			if got != want {
+				t.Errorf("%s is shown as %s, want %s", endpoint, got, want)
+			}
 		}
 	}
 }

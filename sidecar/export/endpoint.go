@@ -21,7 +21,7 @@ func (e *env) endpoint(protocol string) Endpoint {
 	}
 	u, ok := parseURL(value)
 	if !ok {
-		e.reject(name, hideUserinfo(value), "a URL such as http://collector:4318 or https://collector.example.com/otlp")
+		e.reject(name, hideSecrets(value), "a URL such as http://collector:4318 or https://collector.example.com/otlp")
 		return e.without(name).endpoint(protocol)
 	}
 	if strings.HasSuffix(name, "_"+e.signal.variable+"_ENDPOINT") { // used as it is
@@ -48,7 +48,7 @@ func (e *env) grpcEndpoint(name, value string) Endpoint {
 		}
 	}
 	if !ok || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		e.reject(name, hideUserinfo(value), "a URL such as http://collector:4317, or host:port (with TLS unless OTEL_EXPORTER_OTLP_INSECURE=true)")
+		e.reject(name, hideSecrets(value), "a URL such as http://collector:4317, or host:port (with TLS unless OTEL_EXPORTER_OTLP_INSECURE=true)")
 		return e.without(name).endpoint(ProtocolGRPC)
 	}
 	u.Path = ""
@@ -73,8 +73,33 @@ func parseURL(value string) (*url.URL, bool) {
 	return u, true
 }
 
-// hideUserinfo makes an endpoint that does not parse fit for an error.
-func hideUserinfo(s string) string {
+// Redacted is the URL without what may be a credential: the password, a user name
+// without one, the values in a query.
+func (e Endpoint) Redacted() string {
+	const hidden = "xxxxx"
+	u := e.URL
+	if password, _ := u.User.Password(); u.User != nil && password == "" {
+		u.User = url.User(hidden)
+	}
+	if u.RawQuery != "" {
+		params := strings.Split(u.RawQuery, "&")
+		for i, p := range params {
+			if name, _, ok := strings.Cut(p, "="); ok {
+				params[i] = name + "=" + hidden
+			} else {
+				params[i] = hidden
+			}
+		}
+		u.RawQuery = strings.Join(params, "&")
+	}
+	return u.Redacted()
+}
+
+// hideSecrets makes an endpoint that does not parse fit for an error.
+func hideSecrets(s string) string {
+	if path, _, ok := strings.Cut(s, "?"); ok {
+		s = path + "?REDACTED"
+	}
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
 		return s
@@ -176,7 +201,7 @@ func parseHeaders(name, list, separators string) (out Headers, faults []error) {
 		key = strings.TrimSpace(key)
 		value, err := url.PathUnescape(strings.TrimSpace(value))
 		if !ok || err != nil || !validHeaderName(key) || !validHeaderValue(value) {
-			if !ok { // what has no "=" may be a secret by itself
+			if !ok || !validHeaderName(key) { // it may be, or hold, the secret
 				key = "REDACTED"
 			}
 			faults = append(faults, fmt.Errorf("%s=%q: accepted is key=value pairs, percent-encoded, separated by commas", name, key+"=…"))

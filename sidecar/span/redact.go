@@ -113,14 +113,25 @@ func sensitiveValue(param string) (cut int, ok bool) {
 const maxNameLen = 96
 
 func isSensitive(name string) bool {
-	if len(name) > maxNameLen {
-		return false
-	}
+	name = name[max(len(name)-maxNameLen, 0):] // it may end in one
 	if strings.IndexByte(name, '%') >= 0 || strings.IndexByte(name, '+') >= 0 {
 		if decoded, err := url.QueryUnescape(name); err == nil {
 			name = decoded
 		}
 	}
+	if strings.IndexByte(name, '[') < 0 && strings.IndexByte(name, ']') < 0 {
+		return isSensitiveWord(name)
+	}
+	// Of nested parameters, as in user[password], each name counts.
+	for word := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '[' || r == ']' }) {
+		if isSensitiveWord(word) {
+			return true
+		}
+	}
+	return false
+}
+
+func isSensitiveWord(name string) bool {
 	if _, ok := sensitiveExact[name]; ok {
 		return true
 	}

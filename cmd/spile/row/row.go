@@ -52,14 +52,14 @@ const redacted = "REDACTED"
 
 // secretFields carry credentials by their definition, or by custom.
 var secretFields = map[string]bool{
-	"authorization": true, "proxy-authorization": true, "cookie": true, "set-cookie": true,
+	"cookie": true, "set-cookie": true,
 	"authentication-info": true, "proxy-authentication-info": true,
-	"x-forwarded-authorization": true, "x-original-authorization": true,
+	"x-amzn-oidc-data": true, "x-hub-signature-256": true,
 }
 
 // secretSuffixes end the names of other fields that do, such as X-Api-Key.
 var secretSuffixes = []string{
-	"api-key", "apikey", "access-key", "auth-key", "secret-key", "subscription-key", "token", "secret",
+	"authorization", "api-key", "apikey", "access-key", "auth-key", "secret-key", "subscription-key", "functions-key", "token", "secret",
 	"password", "passwd", "credential", "credentials", "signature", "jwt", "assertion", "session", "session-id", "auth",
 }
 
@@ -68,6 +68,7 @@ func isSecret(name string) bool {
 	if secretFields[name] {
 		return true
 	}
+	name = strings.ReplaceAll(name, "_", "-")
 	for _, suffix := range secretSuffixes {
 		if strings.HasSuffix(name, suffix) && name != "access-control-allow-credentials" {
 			return true

@@ -186,6 +186,18 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+func TestIsSecret(t *testing.T) {
+	for name, want := range map[string]bool{
+		"authorization": true, "x-api-key": true, "api_key": true, "x_access_token": true, "x-functions-key": true,
+		"x-amzn-oidc-data": true, "x-hub-signature-256": true, "x-original-authorization": true,
+		"accept": false, "x-request-id": false, "idempotency-key": false, "sec-websocket-key": false, "access-control-allow-credentials": false,
+	} {
+		if got := isSecret(name); got != want {
+			t.Errorf("%s: secret %t, want %t", name, got, want)
+		}
+	}
+}
+
 func TestNewUnknownFormat(t *testing.T) {
 	_, err := New("xml", &strings.Builder{}, Options{})
 	if want := `unknown output "xml" (want table, json, otlp)`; err == nil || err.Error() != want {
