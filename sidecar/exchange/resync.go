@@ -35,7 +35,7 @@ func (c *Conn) Gap(d Dir, n int64) {
 	if c.drift(d) {
 		return
 	}
-	if c.ahead.due = d == c.client && c.waitsForResponse(); c.ahead.due {
+	if c.ahead.due = n > 0 && d == c.client && c.waitsForResponse(); c.ahead.due {
 		c.ahead.response, c.ahead.gap = c.sides[d.Opposite()].next, c.sides[d].next
 		if c.lastDir == d { // nothing of it yet
 			c.ahead.response = c.pending[0].x.Wire.RequestAck

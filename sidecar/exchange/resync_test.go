@@ -146,6 +146,7 @@ func TestMidStream(t *testing.T) {
 		{"in an upload, on what looks like another", []step{c(post + "Content-Length: 9\r\n\r\n0123"), s(ok5), c(get), s(ok5)}, []string{gotOK}},
 		{"before an upload", []step{c(post + "Content-Length: 9\r\n\r\n0123"), c("45678"), s(ok5), c(get), s(ok5)}, []string{"POST /p HTTP/1.1 [h] -> 200 complete, 9 up, 5 down, 2+1 fields", gotOK}},
 		{"before an upload that waits", []step{c(post + "Expect: 100-continue\r\nContent-Length: 9\r\n\r\n"), s("HTTP/1.1 100 Continue\r\n\r\n"), c("012345678"), s(ok5), c(get), s(ok5)}, []string{"POST /p HTTP/1.1 [h] -> 200 complete, 9 up, 5 down, 3+1 fields", gotOK}},
+		{"before a request, and then of earlier bytes", []step{c(get), cLost(""), s(ok5), c(get), s(ok5)}, []string{gotOK}},
 		{"with no server in sight", []step{c(get), c(get)}, []string{gotOneSided, gotOneSided}},
 		{"before the end", []step{c(get), s("HTTP/1.1 200 OK\r\n")}, nil},
 		{"of another protocol", []step{c("\x17\x03\x03\x00\x10aaaaaaaaaaaaaaaa"), s("\x17\x03\x03\x00\x10aaaaaaaaaaaaaaaa")}, nil},
