@@ -3,7 +3,7 @@
 // Package conformance has real servers and clients talk to each other in two
 // network namespaces, and compares what Spile reports with the servers' access
 // logs and with tshark. It needs root and, of Debian: nginx apache2 lighttpd
-// gunicorn nodejs npm openjdk-17-jdk-headless curl wget apache2-utils wrk
+// chromium gunicorn nodejs npm openjdk-17-jdk-headless curl wget apache2-utils wrk
 // nghttp2-client nghttp2-server python3 python3-grpcio tcpdump tshark; and of npm
 // what testdata/grpc-js names. What is missing is skipped; with
 // REQUIRE_CONFORMANCE=1 it is a failure. CONFORMANCE_KEEP names a folder for the

@@ -107,6 +107,10 @@ func answerGRPC(_ any, ss grpc.ServerStream) error {
 	return status.Error(code, "as asked")
 }
 
+// pauseAfterDeadlines has calls with a deadline, which come first, sent before others
+// are made.
+const pauseAfterDeadlines = 500 * time.Millisecond
+
 func requestGRPC(address, file, atOnce string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -128,7 +132,10 @@ func requestGRPC(address, file, atOnce string) error {
 	defer conn.Close()
 	room := make(chan struct{}, n)
 	var all sync.WaitGroup
-	for _, c := range calls {
+	for i, c := range calls {
+		if i > 0 && c.Timeout == 0 && calls[i-1].Timeout > 0 {
+			time.Sleep(pauseAfterDeadlines)
+		}
 		room <- struct{}{}
 		all.Go(func() {
 			code := status.Code(callGRPC(conn, c))

@@ -54,9 +54,12 @@ func upgrading(args ...string) client {
 	return curl(append([]string{"--http2", "-o", "/dev/null"}, args...)...)
 }
 
+// canFail: curl 7.88 has room for 32 KiB after the response that upgrades.
+func canFail(c client) client { c.fails = true; return c }
+
 // upgradeClients start with HTTP/1.1.
 var upgradeClients = []client{
-	upgrading("URL/small?a=b&c"), upgrading("URL/large"), upgrading("URL/none"), upgrading("-I", "URL/small"),
+	upgrading("URL/small?a=b&c"), canFail(upgrading("URL/large")), upgrading("URL/none"), upgrading("-I", "URL/small"),
 	upgrading("-d", "form", "URL/small"), // a request with content is not upgraded
 	{args: []string{"nghttp", "-n", "-u", "URL/small", "URL/medium", "URL/none"}},
 	{args: []string{"nghttp", "-n", "-u", "-c", "16384", "URL/large"}},

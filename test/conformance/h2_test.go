@@ -18,6 +18,7 @@ import (
 func TestHTTP2(t *testing.T) {
 	for _, s := range h2Servers {
 		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
 			need(t, append(s.programs, "tcpdump")...)
 			l := newLab(t)
 			l.h2Documents(t)
@@ -62,9 +63,9 @@ func TestSaturation(t *testing.T) {
 					complete++
 				}
 			})
-			requests := 200000
+			requests := 100000
 			if streams == 1 {
-				requests = 40000
+				requests = 30000
 			}
 			cmd := exec.Command("h2load", "-n", strconv.Itoa(requests), "-c", "4", "-m", strconv.Itoa(streams), fmt.Sprintf("http://%s:%d/small", serverIP, port))
 			var out []byte

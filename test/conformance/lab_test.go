@@ -201,6 +201,7 @@ func (l *lab) capture(t *testing.T, ifname string) func() ([]exchanged, string) 
 	}
 	return func() ([]exchanged, string) {
 		t.Helper()
+		time.Sleep(1200 * time.Millisecond) // tcpdump takes packets over late
 		counters := live()
 		end(t, dump, syscall.SIGINT)
 		if !strings.Contains(out.String(), "\n0 packets dropped by kernel") {
@@ -216,7 +217,9 @@ func (l *lab) tap(t *testing.T, ns *netns.NS, ifname string, emit func(*exchange
 	t.Helper()
 	var tap *sidecar.Tap
 	err := ns.Do(func() (err error) {
-		tap, err = sidecar.OpenTap(sidecar.TapConfig{Interfaces: []string{ifname}, RingBytes: 32 << 20}, slog.New(slog.DiscardHandler))
+		// The filter cuts what is large when the ring fills up, as it may when programs
+		// take all of the machine's time.
+		tap, err = sidecar.OpenTap(sidecar.TapConfig{Interfaces: []string{ifname}, RingBytes: 128 << 20}, slog.New(slog.DiscardHandler))
 		return err
 	})
 	if err != nil {
@@ -227,7 +230,7 @@ func (l *lab) tap(t *testing.T, ns *netns.NS, ifname string, emit func(*exchange
 	go func() { ended <- flow.Pump(tap, table) }()
 	return func() string {
 		t.Helper()
-		time.Sleep(1500 * time.Millisecond) // the rings, and tcpdump, hand packets over late
+		time.Sleep(200 * time.Millisecond) // ends of connections
 		tap.Stop()
 		err := <-ended
 		lost, counters := tap.Lost(), tap.Counters()

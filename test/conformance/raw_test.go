@@ -45,6 +45,25 @@ const bytewiseContent = "/count?bytewise"
 // resetTarget is that of requests whose connection is reset at any point.
 const resetTarget = "/large?reset"
 
+// resetStep is how many bytes of such a request one connection sends more than
+// another, resetResponses after how many of the response others are reset.
+const resetStep = 7
+
+var resetResponses = []int{0, 1, 20, 300, 1000, 10_000, 100_000, 1_000_000}
+
+// resetHeads returns how many connections were reset in a head, if these are the
+// exchanges of the others.
+func resetHeads(exchanges []exchanged) int {
+	whole := 0
+	for _, x := range exchanges {
+		if x.target == resetTarget {
+			whole++
+		}
+	}
+	runs := (whole + len(resetResponses) - 1) / len(resetResponses) // of rawClient
+	return runs * ((len(rawGet(resetTarget, "")) - 1 + resetStep - 1) / resetStep)
+}
+
 const bye = "Connection: close\r\n"
 
 func rawAll(addr string) error {
@@ -65,10 +84,10 @@ func rawAll(addr string) error {
 	}
 	// Reset at any point of the request, and of the response.
 	request := rawGet(resetTarget, "")
-	for at := 1; at < len(request); at += 7 {
+	for at := 1; at < len(request); at += resetStep {
 		talks = append(talks, talk{pieces: []string{request[:at]}, reset: true})
 	}
-	for _, at := range []int{0, 1, 20, 300, 1000, 10_000, 100_000, 1_000_000} {
+	for _, at := range resetResponses {
 		talks = append(talks, talk{pieces: []string{request}, reset: true, resetAt: at})
 	}
 	return talkAll(addr, talks)

@@ -201,7 +201,7 @@ mimetype.assign = ("" => "text/plain")
 		command: func(t *testing.T, l *lab) []string {
 			l.writeFile(t, "application.py", gunicornApplication)
 			return []string{
-				"gunicorn", "-b", fmt.Sprintf("[::]:%d", port), "-k", "gthread", "--threads", "16", "--keep-alive", "60", "--access-logfile", "-",
+				"gunicorn", "-b", fmt.Sprintf("[::]:%d", port), "-k", "gthread", "--threads", "16", "--keep-alive", "5", "--access-logfile", "-",
 				"--access-logformat", `LOG %(h)s %({port}e)s %(m)s %({raw_uri}e)s %(s)s %(B)s`, "application:application",
 			}
 		},
