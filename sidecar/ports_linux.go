@@ -54,6 +54,7 @@ type dialer struct {
 func (d dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	var mu sync.Mutex
 	var ports []uint16
+	dialed := false // an attempt that another was faster than may still begin
 	nd := net.Dialer{
 		Timeout: 10 * time.Second,
 		Control: func(network, _ string, c syscall.RawConn) error {
@@ -69,14 +70,17 @@ func (d dialer) DialContext(ctx context.Context, network, addr string) (net.Conn
 			_ = c.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer) })
 			d.own(port, true)
 			mu.Lock()
-			ports = append(ports, port)
-			mu.Unlock()
+			defer mu.Unlock()
+			if ports = append(ports, port); dialed {
+				d.release(port)
+			}
 			return nil
 		},
 	}
 	conn, err := nd.DialContext(ctx, network, addr)
 	mu.Lock()
 	defer mu.Unlock()
+	dialed = true
 	var used uint16
 	if err == nil {
 		used = conn.LocalAddr().(*net.TCPAddr).AddrPort().Port()

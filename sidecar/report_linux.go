@@ -3,6 +3,7 @@ package sidecar
 import (
 	"log/slog"
 
+	"github.com/spile-dev/spile/bpf"
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/export"
 	"github.com/spile-dev/spile/sidecar/flow"
@@ -35,23 +36,13 @@ func takeAccount(tap *Tap, table *flow.Table) account {
 	k, f, x := tap.Counters(), &table.Stats, table.Exchanges()
 	a := account{
 		packetsSeen: k.Seen,
-		packets: []count{
-			{"not_tcp", k.NotTCP},
-			{"own", k.Own},
-			{"excluded", k.Excluded + f.Ignored},
-			{"empty", k.Empty},
-			{"omitted", k.Omitted},
-			{"malformed", k.Malformed + f.Malformed},
-			{"fragments", k.Fragments + f.Fragments},
-			{"captured", f.Packets},
-			{"ring_full", tap.Lost()},
-		},
-		segments: []count{{"stray", f.Stray}, {"duplicates", f.Duplicates}, {"reordered", f.Reordered}, {"cut", k.Cut}},
-		payload:  []count{{"omitted_bytes", k.OmittedBytes}, {"missing_bytes", f.Missing}},
-		tracked:  []count{{"opened", f.Opened}, {"evicted", f.Evicted}},
-		unseen:   x.Unseen.Counts(),
-		seen:     x.Seen,
-		streams:  []count{{"gaps", x.Gaps}, {"resynchronised", x.Resyncs}, {"responses_without_request", x.Orphans}},
+		packets:     packetCounts(k, f, tap.Lost(), tap.ownPackets),
+		segments:    []count{{"stray", f.Stray}, {"duplicates", f.Duplicates}, {"reordered", f.Reordered}, {"cut", k.Cut}},
+		payload:     []count{{"omitted_bytes", k.OmittedBytes}, {"missing_bytes", f.Missing}},
+		tracked:     []count{{"opened", f.Opened}, {"evicted", f.Evicted}},
+		unseen:      x.Unseen.Counts(),
+		seen:        x.Seen,
+		streams:     []count{{"gaps", x.Gaps}, {"resynchronised", x.Resyncs}, {"responses_without_request", x.Orphans}},
 	}
 	for k, n := range x.Kinds {
 		a.connections = append(a.connections, count{exchange.Kind(k).String(), n})
@@ -63,6 +54,24 @@ func takeAccount(tap *Tap, table *flow.Table) account {
 		a.drops = append(a.drops, count{exchange.Drop(d).String(), n})
 	}
 	return a
+}
+
+// packetCounts are packets by what became of them, each counted once: in the kernel
+// or, of those that were captured, here. Ours are those of our own connections that
+// the classic filter let pass.
+func packetCounts(k bpf.Counters, f *flow.Stats, lost, ours uint64) []count {
+	return []count{
+		{"not_tcp", k.NotTCP + f.NotTCP},
+		{"own", k.Own + ours},
+		{"excluded", k.Excluded + f.Ignored - ours},
+		{"empty", k.Empty},
+		{"omitted", k.Omitted},
+		{"malformed", k.Malformed + f.Malformed},
+		{"fragments", k.Fragments + f.Fragments},
+		{"loopback_copy", k.LoopbackCopy},
+		{"captured", f.Packets - f.NotTCP - f.Malformed - f.Fragments - f.Ignored},
+		{"ring_full", lost},
+	}
 }
 
 // log writes the account that the sidecar gives at its end. residual is what the

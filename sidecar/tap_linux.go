@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/spile-dev/spile/bpf"
@@ -38,10 +39,14 @@ type Tap struct {
 	*capture.Live
 	Rung Rung
 
-	lag      time.Duration // of one ring behind another
-	ebpf     *bpf.Tap      // nil on the classic rung
-	own      portSet
-	excluded portSet
+	lag        time.Duration // of one ring behind another
+	ebpf       *bpf.Tap      // nil on the classic rung
+	own        portSet
+	ownPackets uint64 // that the classic filter let pass
+	excluded   portSet
+
+	mu     sync.Mutex
+	closed bool // connections of our own may end later
 }
 
 // OpenTap starts a capture. Why a rung could not be had is logged as a warning;
@@ -104,13 +109,19 @@ func (t *Tap) ignore(d *bpf.Direction, out bool) bool {
 	}
 	// Both directions of a loopback connection are seen as received.
 	loopback := d.Source == d.Destination
-	return t.own.has(local) || loopback && t.own.has(d.SourcePort)
+	if t.own.has(local) || loopback && t.own.has(d.SourcePort) {
+		t.ownPackets++
+		return true
+	}
+	return false
 }
 
 // Own marks a local port as that of our own connection, which is not captured.
 func (t *Tap) Own(port uint16, own bool) {
 	t.own.set(port, own)
-	if t.ebpf != nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ebpf != nil && !t.closed {
 		t.ebpf.Own(port, own)
 	}
 }
@@ -125,6 +136,9 @@ func (t *Tap) Counters() bpf.Counters {
 
 // Close ends the capture.
 func (t *Tap) Close() error {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
 	err := t.Live.Close()
 	if t.ebpf != nil {
 		err = errors.Join(err, t.ebpf.Close())
