@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -116,6 +117,8 @@ type checker struct {
 	write  func(finding) error
 	failed bool
 	err    error // of write
+	// Of the webhook configuration.
+	namespaceSelector, objectSelector *metav1.LabelSelector
 }
 
 func (c *checker) find(s severity, check, advice, format string, args ...any) {

@@ -66,6 +66,9 @@ func (c *checker) nodes(ctx context.Context) {
 		info := n.Status.NodeInfo
 		m := kernelPattern.FindStringSubmatch(info.KernelVersion)
 		switch {
+		case olderKubelet(info.KubeletVersion):
+			c.find(wrong, "nodes", fmt.Sprintf("upgrade it to Kubernetes 1.%d or later, or keep annotated pods from it", firstMinor),
+				"node %s runs kubelet %s without native sidecars: injected pods do not start there", n.Name, info.KubeletVersion)
 		case strings.HasPrefix(n.Name, "gk3-"):
 			c.find(caution, "nodes", "let the cluster's administrator allow NET_RAW and BPF; the findings below say whether pods pass",
 				"node %s is GKE Autopilot's, which restricts capabilities", n.Name)
@@ -90,6 +93,19 @@ func (c *checker) nodes(ctx context.Context) {
 	}
 }
 
+var kubeletPattern = regexp.MustCompile(`^v1\.(\d+)\.`)
+
+// olderKubelet reports whether a kubelet, which may be three minor versions
+// behind the API server, has no native sidecars.
+func olderKubelet(version string) bool {
+	m := kubeletPattern.FindStringSubmatch(version)
+	if m == nil {
+		return false
+	}
+	minor, err := strconv.Atoi(m[1])
+	return err == nil && minor < firstMinor
+}
+
 // webhook looks at the webhook's configuration and servers; false if there is none.
 func (c *checker) webhook(ctx context.Context) bool {
 	configs, err := list[admissionregistrationv1.MutatingWebhookConfiguration](ctx, c.api, "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations")
@@ -104,6 +120,7 @@ func (c *checker) webhook(ctx context.Context) bool {
 				continue
 			}
 			found++
+			c.namespaceSelector, c.objectSelector = w.NamespaceSelector, w.ObjectSelector
 			c.authority(config.Name, w.ClientConfig.CABundle)
 			if w.FailurePolicy != nil && *w.FailurePolicy == admissionregistrationv1.Fail {
 				c.find(caution, "webhook", "set webhook.failurePolicy=Ignore", "with failurePolicy Fail no pod is created while the webhook is away")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -28,13 +29,21 @@ func (c *checker) namespaces(ctx context.Context) {
 	}
 	var annotated []string
 	for _, ns := range all {
-		if value, ok := ns.Annotations[webhook.AnnotationInject]; ok && value != "disabled" && value != "false" {
+		value, ok := ns.Annotations[webhook.AnnotationInject]
+		switch {
+		case !ok || value == "disabled" || value == "false":
+		case !webhook.Selects(c.namespaceSelector, ns.Labels):
+			c.find(wrong, "namespace", "give it the labels, or kubectl annotate namespace "+ns.Name+" "+webhook.AnnotationInject+"-",
+				"%s: pods are not injected: the webhook is not called, for it selects namespaces by %s", ns.Name, metav1.FormatLabelSelector(c.namespaceSelector))
+		default:
 			annotated = append(annotated, ns.Name)
 		}
 	}
 	if len(annotated) == 0 {
 		c.find(caution, "namespaces", "kubectl annotate namespace NAMESPACE "+webhook.AnnotationInject+"=enabled", "no namespace is annotated")
-		c.probe(ctx, metav1.NamespaceDefault)
+		if webhook.Selects(c.namespaceSelector, map[string]string{corev1.LabelMetadataName: metav1.NamespaceDefault}) {
+			c.probe(ctx, metav1.NamespaceDefault)
+		}
 		return
 	}
 	if len(annotated) > maxNamespaces {
@@ -61,6 +70,11 @@ func (c *checker) probe(ctx context.Context, namespace string) {
 	}
 	var status webhook.Status
 	if json.Unmarshal([]byte(made.Annotations[webhook.AnnotationStatus]), &status) != nil {
+		if !webhook.Selects(c.objectSelector, made.Labels) {
+			c.find(caution, check, "see the status of pods that it selects", "%s: what becomes of pods cannot be tried: the webhook selects them by %s",
+				namespace, metav1.FormatLabelSelector(c.objectSelector))
+			return
+		}
 		c.find(wrong, check, "see the log of the webhook, and let the API server reach its port (firewall, NetworkPolicy)",
 			"%s: the webhook was not called, or its answer not used", namespace)
 		return
@@ -75,6 +89,9 @@ func (c *checker) probe(ctx context.Context, namespace string) {
 func (c *checker) create(ctx context.Context, namespace string, annotations map[string]string) (made corev1.Pod, err error) {
 	pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
 	pod.GenerateName, pod.Annotations = "spile-check-", annotations
+	if c.objectSelector != nil {
+		pod.Labels = c.objectSelector.MatchLabels
+	}
 	pod.Spec.Containers = []corev1.Container{{
 		Name: "check", Image: "registry.k8s.io/pause:3.10", Resources: probeResources(), SecurityContext: probeSecurity(),
 	}}
@@ -110,6 +127,12 @@ func remedy(r webhook.Reason, namespace string) string {
 		return "kubectl annotate namespace " + namespace + " " + webhook.AnnotationInject + "=enabled --overwrite"
 	case webhook.ReasonLimitRange, webhook.ReasonResourceQuota:
 		return "change it, or sidecar.resources of the chart"
+	case webhook.ReasonPodResources:
+		return "give the pods as a whole (spec.resources) what sidecar.resources of the chart needs"
+	case webhook.ReasonNameConflict:
+		return "rename their container or volume that has a name of Spile's"
+	case webhook.ReasonHostNetwork, webhook.ReasonHostUsers, webhook.ReasonWindows, webhook.ReasonFargate:
+		return "nothing to do: such pods cannot be captured"
 	case webhook.ReasonNoNativeSidecars:
 		return "upgrade the cluster"
 	}
@@ -141,6 +164,7 @@ func (c *checker) pods(ctx context.Context, namespace string) {
 		return
 	}
 	injected, bare := 0, 0
+	skipped := map[webhook.Reason]int{}
 	for i := range pods {
 		p := &pods[i]
 		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
@@ -148,13 +172,21 @@ func (c *checker) pods(ctx context.Context, namespace string) {
 		}
 		has := slices.ContainsFunc(p.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == webhook.ContainerName })
 		value := p.Annotations[webhook.AnnotationInject]
+		status := p.Annotations[webhook.AnnotationStatus]
+		var s webhook.Status
 		switch {
 		case has:
 			injected++
 			c.start(p)
-		case value != "disabled" && value != "false" && p.Annotations[webhook.AnnotationStatus] == "":
+		case value == "disabled" || value == "false" || !webhook.Selects(c.objectSelector, p.Labels):
+		case status == "":
 			bare++
+		case json.Unmarshal([]byte(status), &s) == nil && s.Reason != webhook.Injected:
+			skipped[s.Reason]++
 		}
+	}
+	for _, reason := range slices.Sorted(maps.Keys(skipped)) {
+		c.find(caution, "pods", remedy(reason, namespace), "%s: %d pods were not injected: %s", namespace, skipped[reason], reason)
 	}
 	if bare > 0 {
 		c.find(caution, "pods", "create them anew: kubectl rollout restart deployment -n "+namespace,

@@ -81,6 +81,22 @@ func TestCheck(t *testing.T) {
 			"old cluster", func(a map[string]string) { a["GET /version"] = `{"minor":"28","gitVersion":"v1.28.0"}` }, 1,
 			[]string{"error    version      Kubernetes v1.28.0 has no native sidecars, which need 1.29; upgrade the cluster"},
 		},
+		{"a kubelet behind the API server", func(a map[string]string) {
+			a["GET /api/v1/nodes"] = `{"items":[{"metadata":{"name":"old"},"status":{"nodeInfo":{"kernelVersion":"6.12","kubeletVersion":"v1.28.15-eks-1"}}},
+				{"metadata":{"name":"new"},"status":{"nodeInfo":{"kernelVersion":"6.12","kubeletVersion":"v1.31.0"}}}]}`
+		}, 1, []string{"error    nodes        node old runs kubelet v1.28.15-eks-1 without native sidecars", "1 with kernel 6.12: eBPF filter"}},
+		{"a namespace that is not selected", func(a map[string]string) {
+			a[pathWebhooks] = strings.Replace(a[pathWebhooks], `"failurePolicy"`, `"namespaceSelector":{"matchLabels":{"traced":"yes"}},"failurePolicy"`, 1)
+		}, 1, []string{"error    namespace    shop: pods are not injected: the webhook is not called, for it selects namespaces by traced=yes; give it the labels"}},
+		{"pods that are not selected", func(a map[string]string) {
+			a[pathWebhooks] = strings.Replace(a[pathWebhooks], `"failurePolicy"`, `"objectSelector":{"matchExpressions":[{"key":"traced","operator":"Exists"}]},"failurePolicy"`, 1)
+			a[pathCreate] = `{"metadata":{}}`
+			a[pathPods] = pods(`{"metadata":{"name":"x"}}`)
+		}, 0, []string{"warning  namespace    shop: what becomes of pods cannot be tried: the webhook selects them by traced; see"}},
+		{"pods that were not injected", func(a map[string]string) {
+			a[pathPods] = pods(`{"metadata":{"name":"x","annotations":{"spile.dev/status":"{\"reason\":\"name_conflict\"}"}}},
+				{"metadata":{"name":"y","annotations":{"spile.dev/status":"{\"reason\":\"host_network\"}"}}}`)
+		}, 0, []string{"warning  pods         shop: 1 pods were not injected: host_network; nothing to do", "warning  pods         shop: 1 pods were not injected: name_conflict; rename"}},
 		{"nodes", func(a map[string]string) {
 			a["GET /api/v1/nodes"] = `{"items":[{"metadata":{"name":"old"},"status":{"nodeInfo":{"kernelVersion":"4.18.0-553.el8"}}},
 				{"metadata":{"name":"win"},"status":{"nodeInfo":{"operatingSystem":"windows"}}},{"metadata":{"name":"ibm"},"status":{"nodeInfo":{"kernelVersion":"6.1","architecture":"s390x"}}}]}`
