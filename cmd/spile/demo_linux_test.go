@@ -211,7 +211,7 @@ func childrenOf(t *testing.T, pid int) map[int]string {
 // awaitEnd waits until none of the processes is left.
 func awaitEnd(t *testing.T, children map[int]string) {
 	t.Helper()
-	for range 200 {
+	for range 3000 {
 		left := 0
 		for pid, line := range children {
 			if now, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && string(now) == line {

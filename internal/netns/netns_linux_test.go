@@ -100,7 +100,7 @@ func TestDoLeavesOthersAlone(t *testing.T) {
 	}
 	// A thread ends a little after its goroutine.
 	var strays int
-	for range 100 {
+	for range 1000 {
 		if strays = threadsOutside(t, home); strays == 0 {
 			return
 		}

@@ -237,6 +237,9 @@ func TestTLS(t *testing.T) {
 
 			p = newPipeline(t, Options{}, append(vars, "OTEL_EXPORTER_OTLP_CERTIFICATE="+other.file)...)
 			p.emit(10)
+			for end := time.Now().Add(20 * time.Second); !strings.Contains(strings.Join(p.log.lines(), "\n"), "unknown authority") && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond)
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			if err := p.Shutdown(ctx); err == nil {

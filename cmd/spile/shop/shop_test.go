@@ -59,7 +59,12 @@ func TestVisits(t *testing.T) {
 func TestShopEndsWithItsContext(t *testing.T) {
 	transport, received := open(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	time.AfterFunc(50*time.Millisecond, cancel)
+	go func() {
+		defer cancel()
+		for len(received[Ingress]) < 3 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+	}()
 	stats := Shop(ctx, transport, time.Millisecond)
 	if stats.Sent == 0 || stats.Answered != stats.Sent || stats.Sent != len(received[Ingress]) {
 		t.Errorf("got %+v, and the ingress %d requests; want all equal and not 0", stats, len(received[Ingress]))
