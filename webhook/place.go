@@ -72,12 +72,27 @@ func (p Place) defaulted(r corev1.ResourceRequirements) corev1.ResourceRequireme
 	for _, l := range p.LimitRanges {
 		for _, item := range l.Spec.Limits {
 			if item.Type == corev1.LimitTypeContainer {
-				fill(d.Limits, item.Default)
-				fill(d.Requests, item.DefaultRequest)
+				limits, requests := defaultsOf(item)
+				fill(d.Limits, limits)
+				fill(d.Requests, requests)
 			}
 		}
 	}
 	return d
+}
+
+// defaultsOf are a LimitRange's defaults for containers. Those that it does not
+// name the API server adds when it stores it, so only one in a file lacks them:
+// the limit is the most, the request the limit or, without one, the least.
+func defaultsOf(item corev1.LimitRangeItem) (limits, requests corev1.ResourceList) {
+	limits, requests = corev1.ResourceList{}, corev1.ResourceList{}
+	for _, list := range []corev1.ResourceList{item.Max, item.Default} {
+		maps.Copy(limits, list)
+	}
+	for _, list := range []corev1.ResourceList{item.Min, limits, item.DefaultRequest} {
+		maps.Copy(requests, list)
+	}
+	return limits, requests
 }
 
 func fill(list, defaults corev1.ResourceList) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,7 +122,6 @@ func (d *document) survey(places map[string]webhook.Place, namespace string) {
 		case "LimitRange":
 			if l, ok := as[corev1.LimitRange](object); ok {
 				name := cmp.Or(l.Namespace, namespace)
-				setDefaults(&l)
 				p := places[name]
 				p.LimitRanges = append(p.LimitRanges, l)
 				places[name] = p
@@ -136,25 +134,6 @@ func (d *document) survey(places map[string]webhook.Place, namespace string) {
 				places[name] = p
 			}
 		}
-	}
-}
-
-// setDefaults does what the API server does with a LimitRange: of containers a
-// limit is at most by default, a request the limit or, without one, the least.
-func setDefaults(l *corev1.LimitRange) {
-	for i := range l.Spec.Limits {
-		item := &l.Spec.Limits[i]
-		if item.Type != corev1.LimitTypeContainer {
-			continue
-		}
-		limits, requests := corev1.ResourceList{}, corev1.ResourceList{}
-		for _, from := range []corev1.ResourceList{item.Max, item.Default} {
-			maps.Copy(limits, from)
-		}
-		for _, from := range []corev1.ResourceList{item.Min, limits, item.DefaultRequest} {
-			maps.Copy(requests, from)
-		}
-		item.Default, item.DefaultRequest = limits, requests
 	}
 }
 
