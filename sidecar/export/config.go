@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -151,7 +152,7 @@ func (e *env) metrics() MetricsConfig {
 		Prometheus: net.JoinHostPort(cmp.Or(e.get("OTEL_EXPORTER_PROMETHEUS_HOST"), "localhost"),
 			strconv.Itoa(e.number("OTEL_EXPORTER_PROMETHEUS_PORT", 9464, 1, 1<<16-1))),
 	}
-	m.Timeout = min(m.Timeout, e.timeout("OTEL_METRIC_EXPORT_TIMEOUT", 30_000))
+	m.Timeout = min(m.Timeout, e.timeout(30_000, "OTEL_METRIC_EXPORT_TIMEOUT"))
 	return m
 }
 
@@ -161,7 +162,7 @@ func (e *env) otlp(s *signal) OTLP {
 	c := OTLP{
 		Protocol:          e.otlpOneOf("PROTOCOL", ProtocolHTTPProtobuf, ProtocolGRPC, ProtocolHTTPJSON),
 		Compression:       e.otlpOneOf("COMPRESSION", CompressionNone, CompressionGzip),
-		Timeout:           e.timeout(e.otlpName("TIMEOUT"), 10_000),
+		Timeout:           e.timeout(10_000, e.otlpNames("TIMEOUT")...),
 		Certificate:       e.file(e.otlpName("CERTIFICATE"), "PEM file"),
 		ClientCertificate: e.file(e.otlpName("CLIENT_CERTIFICATE"), "PEM file"),
 		ClientKey:         e.file(e.otlpName("CLIENT_KEY"), "PEM file"),
@@ -201,26 +202,45 @@ func (e *env) get(name string) string { return strings.TrimSpace(e.getenv(name))
 // otlpName returns the variable of an OTLP setting that counts: the one for the
 // signal if it is set.
 func (e *env) otlpName(setting string) string {
-	if name := "OTEL_EXPORTER_OTLP_" + e.signal.variable + "_" + setting; e.get(name) != "" {
-		return name
+	names := e.otlpNames(setting)
+	if e.get(names[0]) != "" {
+		return names[0]
 	}
-	return "OTEL_EXPORTER_OTLP_" + setting
+	return names[1]
 }
 
-// boolean returns true for "true" in any case; what is neither that nor "false" is
-// a fault, and false.
-func (e *env) boolean(name string) bool {
-	v := e.get(name)
-	yes := strings.EqualFold(v, "true")
-	if !yes && v != "" && !strings.EqualFold(v, "false") {
-		e.reject(name, v, "true or false")
+// otlpNames returns the variables of an OTLP setting, the one for the signal first.
+func (e *env) otlpNames(setting string) []string {
+	return []string{"OTEL_EXPORTER_OTLP_" + e.signal.variable + "_" + setting, "OTEL_EXPORTER_OTLP_" + setting}
+}
+
+// first returns the value of the first variable that is set to one that parse takes,
+// or unset. Others, up to that, are faults.
+func first[T any](e *env, names []string, unset T, accepted string, parse func(string) (T, bool)) T {
+	for _, name := range names {
+		v := e.get(name)
+		if v == "" {
+			continue
+		}
+		if t, ok := parse(v); ok {
+			return t
+		}
+		e.reject(name, v, accepted)
 	}
-	return yes
+	return unset
+}
+
+// boolean returns true for "true", in any case.
+func (e *env) boolean(names ...string) bool {
+	return first(e, names, false, "true or false", func(v string) (bool, bool) {
+		yes := strings.EqualFold(v, "true")
+		return yes, yes || strings.EqualFold(v, "false")
+	})
 }
 
 // timeout returns a number of milliseconds, of which 0 is none.
-func (e *env) timeout(name string, unset int) time.Duration {
-	if ms := e.number(name, unset, 0, 3_600_000); ms > 0 {
+func (e *env) timeout(unset int, names ...string) time.Duration {
+	if ms := e.firstNumber(names, unset, 0, 3_600_000); ms > 0 {
 		return time.Duration(ms) * time.Millisecond
 	}
 	return time.Hour
@@ -229,34 +249,32 @@ func (e *env) timeout(name string, unset int) time.Duration {
 // oneOf returns the variable's value, the first of accepted by default. Case
 // does not count.
 func (e *env) oneOf(name string, accepted ...string) string {
-	v := e.get(name)
-	if v == "" {
-		return accepted[0]
-	}
-	for _, a := range accepted {
-		if strings.EqualFold(v, a) {
-			return a
-		}
-	}
-	e.reject(name, v, "one of "+strings.Join(accepted, ", "))
-	return accepted[0]
+	return e.firstOneOf([]string{name}, accepted)
 }
 
 func (e *env) otlpOneOf(setting string, accepted ...string) string {
-	return e.oneOf(e.otlpName(setting), accepted...)
+	return e.firstOneOf(e.otlpNames(setting), accepted)
+}
+
+func (e *env) firstOneOf(names, accepted []string) string {
+	return first(e, names, accepted[0], "one of "+strings.Join(accepted, ", "), func(v string) (string, bool) {
+		i := slices.IndexFunc(accepted, func(a string) bool { return strings.EqualFold(v, a) })
+		if i < 0 {
+			return "", false
+		}
+		return accepted[i], true
+	})
 }
 
 func (e *env) number(name string, unset, low, high int) int {
-	v := e.get(name)
-	if v == "" {
-		return unset
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < low || n > high {
-		e.reject(name, v, fmt.Sprintf("a number from %d to %d", low, high))
-		return unset
-	}
-	return n
+	return e.firstNumber([]string{name}, unset, low, high)
+}
+
+func (e *env) firstNumber(names []string, unset, low, high int) int {
+	return first(e, names, unset, fmt.Sprintf("a number from %d to %d", low, high), func(v string) (int, bool) {
+		n, err := strconv.Atoi(v)
+		return n, err == nil && low <= n && n <= high
+	})
 }
 
 func (e *env) file(name, accepted string) string {

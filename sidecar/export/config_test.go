@@ -151,6 +151,20 @@ func TestConfigCase(t *testing.T) {
 	}
 }
 
+// TestConfigFallback: a variable of a signal whose value is not accepted counts as
+// unset, so that the one for all signals counts.
+func TestConfigFallback(t *testing.T) {
+	cfg, err := ConfigFromEnv(environ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=thrift", "OTEL_EXPORTER_OTLP_PROTOCOL=grpc",
+		"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT=5s", "OTEL_EXPORTER_OTLP_TIMEOUT=5000",
+		"OTEL_EXPORTER_OTLP_TRACES_INSECURE=yes", "OTEL_EXPORTER_OTLP_INSECURE=true", "OTEL_EXPORTER_OTLP_ENDPOINT=collector:4317"))
+	if err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("error %v, want three faults", err)
+	}
+	if cfg.Protocol != ProtocolGRPC || cfg.Timeout != 5*time.Second || cfg.Endpoint.Scheme != "http" {
+		t.Errorf("%s within %s to %s", cfg.Protocol, cfg.Timeout, cfg.target())
+	}
+}
+
 func TestHeaders(t *testing.T) {
 	cfg, err := ConfigFromEnv(environ("OTEL_EXPORTER_OTLP_HEADERS=ignored=1",
 		"OTEL_EXPORTER_OTLP_TRACES_HEADERS= Authorization = Bearer%20secret%3D , x-scope-orgid=shop,"))

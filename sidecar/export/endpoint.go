@@ -41,7 +41,7 @@ func (e *env) grpcEndpoint(name, value string) Endpoint {
 	if !ok && !strings.Contains(value, "/") {
 		if _, port, err := net.SplitHostPort(value); err == nil && port != "" {
 			scheme := "https"
-			if e.boolean(e.otlpName("INSECURE")) {
+			if e.boolean(e.otlpNames("INSECURE")...) {
 				scheme = "http"
 			}
 			u, ok = parseURL(scheme + "://" + value)

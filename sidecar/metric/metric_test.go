@@ -225,6 +225,23 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
+// TestTargetLabels: names that become the same, or begin with a digit, are no reason
+// for Prometheus to refuse a scrape.
+func TestTargetLabels(t *testing.T) {
+	resource := testResource()
+	for k, v := range map[string]string{"service_name": "b", "service-name": "a", "9.x": "c", "empty": "", "é": "d"} {
+		resource.Attributes().PutStr(k, v)
+	}
+	var out bytes.Buffer
+	if err := WriteText(&out, resource, NewRecorder(), nil); err != nil {
+		t.Fatal(err)
+	}
+	const want = `target_info{key_9_x="c",service_name="a;cart;b",_="d"} 1` + "\n"
+	if _, got, _ := strings.Cut(out.String(), "gauge\n"); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestWriteText(t *testing.T) {
 	r := NewRecorder()
 	r.Record(&client, 3e6, nil)

@@ -3,6 +3,8 @@ package metric
 import (
 	"bufio"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,13 +22,7 @@ const ContentType = "text/plain; version=0.0.4; charset=utf-8"
 func WriteText(w io.Writer, resource pcommon.Resource, r *Recorder, counters []Counter) error {
 	p := text{bufio.NewWriter(w)}
 	p.describe("target_info", "gauge", "Target metadata")
-	var labels []attribute
-	for k, v := range resource.Attributes().All() {
-		if s := v.AsString(); s != "" {
-			labels = append(labels, attribute{key: k, text: s})
-		}
-	}
-	p.sample("target_info", labels, "1")
+	p.sample("target_info", targetLabels(resource), "1")
 	all := r.snapshot()
 	for i := range instruments {
 		p.histogram(span.Instrument(i), all)
@@ -35,6 +31,28 @@ func WriteText(w io.Writer, resource pcommon.Resource, r *Recorder, counters []C
 		p.counter(&counters[i])
 	}
 	return p.Flush()
+}
+
+// targetLabels are the attributes of a resource. Prometheus takes no label twice: of
+// attributes whose names become the same the values are joined, in the order of the
+// names.
+func targetLabels(resource pcommon.Resource) (labels []attribute) {
+	attributes := resource.Attributes()
+	index := make(map[string]int)
+	for _, key := range slices.Sorted(maps.Keys(attributes.AsRaw())) {
+		v, _ := attributes.Get(key)
+		value, name := v.AsString(), promLabel(key)
+		if value == "" {
+			continue
+		}
+		if i, ok := index[name]; ok {
+			labels[i].text += ";" + value
+			continue
+		}
+		index[name] = len(labels)
+		labels = append(labels, attribute{key: key, text: value})
+	}
+	return labels
 }
 
 // text writes the format; a write error is bufio's to keep.
@@ -108,7 +126,7 @@ func (p text) sample(name string, labels []attribute, value string) {
 		if v == "" {
 			v = strconv.FormatInt(l.num, 10)
 		}
-		p.put(sep, promName(l.key), `="`, escape.Replace(v), `"`)
+		p.put(sep, promLabel(l.key), `="`, escape.Replace(v), `"`)
 	}
 	if len(labels) > 0 {
 		p.put("}")
@@ -117,6 +135,15 @@ func (p text) sample(name string, labels []attribute, value string) {
 }
 
 var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+// promLabel is promName of a label, which does not begin with a digit.
+func promLabel(key string) string {
+	name := promName(key)
+	if name != "" && '0' <= name[0] && name[0] <= '9' {
+		return "key_" + name
+	}
+	return name
+}
 
 func promName(s string) string {
 	return strings.Map(func(r rune) rune {

@@ -143,16 +143,17 @@ func items(list string) []string {
 
 // limit reads a limit of spans or, before, of all signals, from 1 to high.
 func limit(getenv func(string) string, what string, unset, high int) (int, error) {
+	var faults []error
 	for _, name := range []string{"OTEL_SPAN_" + what, "OTEL_" + what} {
 		if v := strings.TrimSpace(getenv(name)); v != "" {
 			n, err := strconv.Atoi(v)
-			if err != nil || n < 1 || n > high {
-				return unset, fault(name, v, fmt.Sprintf("a number from 1 to %d", high))
+			if err == nil && 1 <= n && n <= high {
+				return n, errors.Join(faults...)
 			}
-			return n, nil
+			faults = append(faults, fault(name, v, fmt.Sprintf("a number from 1 to %d", high)))
 		}
 	}
-	return unset, nil
+	return unset, errors.Join(faults...)
 }
 
 func patterns(getenv func(string) string, name string) ([]Pattern, error) {

@@ -278,6 +278,17 @@ func errText(err error) string {
 	return err.Error()
 }
 
+// TestLimitFallback: a limit of spans that is not accepted counts as unset, so that
+// the one of all signals counts.
+func TestLimitFallback(t *testing.T) {
+	cfg, err := ConfigFromEnv(environ(map[string]string{
+		"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "0", "OTEL_ATTRIBUTE_COUNT_LIMIT": "12",
+	}))
+	if want := `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="0": accepted is a number from 1 to 1024`; errText(err) != want || cfg.CountLimit != 12 {
+		t.Errorf("limit %d, error %v", cfg.CountLimit, err)
+	}
+}
+
 // TestCountLimit: what is too many is left out and counted, those of header
 // fields first.
 func TestCountLimit(t *testing.T) {
