@@ -2,7 +2,7 @@
 // many bytes of each packet are captured, and what user space may tell it.
 //
 // There are two rungs. Tap is the eBPF filter: it leaves out what user space has
-// said it does not need. Classic is a classic BPF filter for where CAP_BPF is
+// said it does not need, and the inside of HTTP/2's DATA frames. Classic is a classic BPF filter for where CAP_BPF is
 // missing: it captures every TCP packet that carries data.
 package bpf
 
@@ -30,4 +30,9 @@ type Counters struct {
 	Captured     uint64 // handed to user space
 	Cut          uint64 // of these, cut because user space lagged behind
 	LoopbackCopy uint64 // the sent copy of a loopback packet
+	Walked       uint64 // of the captured, cut to what of their HTTP/2 frames is needed
+	Unsynced     uint64 // of the captured, those in which no frame was found where one was looked for
+	Pieces       uint64 // bytes captured beside packets
+	PiecesStale  uint64 // of these, never asked for
+	PiecesFull   uint64 // that found no room, so that their packets were captured whole
 }

@@ -4,12 +4,15 @@
 /*
  * The socket filter of an AF_PACKET socket of type SOCK_DGRAM: it reads a packet
  * from its IP header on and returns how many bytes of it the socket gets. It
- * cannot change or delay the packet. It reads no payload, and it leaves a packet
- * out only where user space has said that it is not needed.
+ * cannot change or delay the packet. It leaves a packet out where user space has
+ * said that it is not needed, and of HTTP/2 what is inside DATA frames: walk.h. Of
+ * payload it reads nothing but frame headers and the last bytes of what it cuts.
  *
- * Linux 5.5 (BPF_F_MMAPABLE), CAP_BPF (5.8) and CAP_NET_RAW. No loops, no
+ * Linux 5.8 (CAP_BPF, ring buffers), CAP_BPF and CAP_NET_RAW. No loops, no
  * packet pointers and only fixed-length loads, so that the verifier accepts it
- * with its Spectre rules, which apply without CAP_PERFMON.
+ * with its Spectre rules, which apply without CAP_PERFMON. No atomic operations but
+ * addition, which Linux before 5.12 has not: two CPUs may change a cursor at once,
+ * and the walk then loses its way.
  */
 
 #include "tap.h"
@@ -64,6 +67,11 @@ struct {
 
 volatile const __u64 hash_seed = 0;
 
+/*
+ * What lies on the stack and has a known value, such as the key of a map, is written
+ * 8 bytes at a time, also where 4 are read: without CAP_PERFMON the verifier refuses
+ * to write 4 over what it has noted of 8.
+ */
 struct ipv4 {
 	__u8 version_ihl, tos;
 	__u16 total_length, id, fragment;
@@ -92,8 +100,8 @@ struct tcp {
 
 struct segment {
 	__u64 source[2], destination[2];
-	__u32 length;  /* of the packet, from its IP header on, without link padding */
-	__u32 headers; /* of them up to the TCP header */
+	__u64 length;  /* of the packet, from its IP header on, without link padding */
+	__u64 headers; /* of them up to the TCP header */
 };
 
 /*
@@ -115,38 +123,75 @@ static __always_inline __u64 mix(__u64 h, __u64 w)
 	return h ^ h >> 32;
 }
 
-static __always_inline __u64 direction_id(const struct segment *s, const struct tcp *t)
+static __always_inline __u64 hash_ends(const __u64 *source, const __u64 *destination, __u16 from, __u16 to)
 {
 	__u64 h = hash_seed;
 
-	h = mix(h, s->source[0]);
-	h = mix(h, s->source[1]);
-	h = mix(h, s->destination[0]);
-	h = mix(h, s->destination[1]);
-	h = mix(h, (__u64)t->source << 16 | t->destination);
+	h = mix(h, source[0]);
+	h = mix(h, source[1]);
+	h = mix(h, destination[0]);
+	h = mix(h, destination[1]);
+	h = mix(h, (__u64)from << 16 | to);
 	return h ? h : 1;
 }
 
-/* A direction lies in the slot that its hash names or in that slot's neighbour. */
-static __always_inline struct tap_skip *skip_of(__u64 id)
+static __always_inline __u64 direction_id(const struct segment *s, const struct tcp *t)
 {
-	__u32 slot = id & (TAP_SKIP_SLOTS - 1);
-	struct tap_skip *s = bpf_map_lookup_elem(&skips, &slot);
+	return hash_ends(s->source, s->destination, t->source, t->destination);
+}
+
+static __always_inline __u64 other_direction_id(const struct segment *s, const struct tcp *t)
+{
+	return hash_ends(s->destination, s->source, t->destination, t->source);
+}
+
+#define READ(x) (*(volatile __u64 *)&(x))
+
+static __always_inline struct tap_skip *skip_at(__u64 id, __u32 neighbour)
+{
+	__u64 slot = (id & (TAP_SKIP_SLOTS - 1)) ^ neighbour;
+
+	return bpf_map_lookup_elem(&skips, &slot);
+}
+
+/*
+ * A direction lies in the slot that its hash names or in that slot's neighbour.
+ * Returns the range that is not needed: span << 32 | from. No pointer that may be 0
+ * leaves the functions that look one up: the verifier follows it, as if the CPU had
+ * mispredicted, to where it is used.
+ */
+static __always_inline __u64 skip_of(__u64 id)
+{
+	struct tap_skip *s = skip_at(id, 0);
 
 	if (s && s->id == id)
-		return s;
-	slot ^= 1;
-	s = bpf_map_lookup_elem(&skips, &slot);
-	return s && s->id == id ? s : 0;
+		return READ(s->from);
+	s = skip_at(id, 1);
+	if (s && s->id == id)
+		return READ(s->from);
+	return 0;
+}
+
+static __always_inline void end_skip(__u64 id)
+{
+	struct tap_skip *s = skip_at(id, 0);
+
+	if (s && s->id == id)
+		READ(s->from) = 0;
+	s = skip_at(id, 1);
+	if (s && s->id == id)
+		READ(s->from) = 0;
 }
 
 static __always_inline int port_is_set(__u32 base, __u16 port)
 {
-	__u32 word = base + (port >> 6);
+	__u64 word = base + (port >> 6);
 	__u64 *bits = bpf_map_lookup_elem(&ports, &word);
 
 	return bits && *bits >> (port & 63) & 1;
 }
+
+#include "walk.h"
 
 /* Returns the transport protocol, 0 after counting where there is none to read. */
 static __always_inline int parse_ipv4(struct __sk_buff *skb, struct segment *s, struct tap_counters *c)
@@ -224,10 +269,11 @@ static __always_inline int is_own(struct __sk_buff *skb, __u16 source, __u16 des
  * lost whole, head and all, and a large body fills any ring before user space has
  * had its turn to say that it is not needed. So when the ring is filling up, a
  * packet is cut: what is missing of it is a body, or else a gap like any other.
+ * One of which all is needed, as far as is known, is cut a little later.
  */
-static __always_inline __u32 ration(struct __sk_buff *skb, __u32 headers, __u32 payload, struct tap_counters *c)
+static __always_inline __u32 ration(struct __sk_buff *skb, __u32 headers, __u32 payload, __u32 needed, struct tap_counters *c)
 {
-	__u32 which = skb->ifindex != LOOPBACK_IFINDEX;
+	__u64 which = skb->ifindex != LOOPBACK_IFINDEX;
 	struct tap_room *room = bpf_map_lookup_elem(&rooms, &which);
 
 	if (!room)
@@ -235,7 +281,7 @@ static __always_inline __u32 ration(struct __sk_buff *skb, __u32 headers, __u32 
 	if (payload > TAP_CUT && room->limit) {
 		long long held = *(volatile __u64 *)&room->given - *(volatile __u64 *)&room->taken;
 
-		if (held > (long long)room->limit) {
+		if (held > (long long)(needed ? 3 * room->limit : room->limit)) {
 			COUNT(cut, 1);
 			payload = TAP_CUT;
 		}
@@ -244,11 +290,18 @@ static __always_inline __u32 ration(struct __sk_buff *skb, __u32 headers, __u32 
 	return payload;
 }
 
-static __always_inline int tap_segment(struct __sk_buff *skb, struct segment *s, struct tap_counters *c)
+static __always_inline int is_not_needed(__u64 range, __u32 seq, __u32 payload)
 {
-	__u32 headers, payload, offset, start;
-	struct tap_skip *skip;
+	__u32 offset = seq - (__u32)range;
+
+	return offset < range >> 32 && (__u64)offset + payload <= range >> 32;
+}
+
+static __always_inline int tap_segment(struct __sk_buff *skb, struct segment *s, struct tap_counters *c, int walking)
+{
+	__u32 headers, payload, seq, keep, given, needed = 0;
 	struct tcp t;
+	__u64 id;
 
 	if (bpf_skb_load_bytes(skb, s->headers, &t, sizeof(t))) {
 		COUNT(malformed, 1);
@@ -272,36 +325,52 @@ static __always_inline int tap_segment(struct __sk_buff *skb, struct segment *s,
 		COUNT(empty, 1);
 		return 0;
 	}
-	skip = skip_of(direction_id(s, &t));
-	if (skip) {
-		if (t.flags & TCP_SYN) {
-			/* A new connection on the same ports: what was said of the last one is void. */
-			*(volatile __u64 *)&skip->from = 0;
-		} else {
-			__u64 range = *(volatile __u64 *)&skip->from;
-
-			start = (__u32)range;
-			offset = __builtin_bswap32(t.seq) - start;
-			if (offset < range >> 32 && (__u64)offset + payload <= range >> 32) {
-				COUNT(omitted_bytes, payload);
-				if (!(t.flags & (TCP_FIN | TCP_RST))) {
-					COUNT(omitted, 1);
-					return 0;
-				}
-				payload = 0;
-			}
+	id = direction_id(s, &t);
+	seq = __builtin_bswap32(t.seq);
+	keep = payload;
+	if (t.flags & TCP_SYN) {
+		/* A new connection on the same ports: what was said of the last one is void. */
+		end_skip(id);
+		if (walking)
+			end_walk(id);
+	} else if (is_not_needed(skip_of(id), seq, payload)) {
+		keep = WALK_OMIT;
+	} else if (walking && payload) {
+		keep = walk(skb, id, headers, payload, seq);
+		if (keep == (__u32)WALK_PREFACE) {
+			claim(id, seq + PREFACE);
+			claim(other_direction_id(s, &t), __builtin_bswap32(t.ack));
+			keep = walk(skb, id, headers, payload, seq);
+			if (keep == (__u32)WALK_PREFACE)
+				keep = payload;
 		}
 	}
+	if (keep == (__u32)WALK_WHOLE) {
+		keep = payload;
+		needed = 1;
+	}
+	if (keep == (__u32)WALK_OMIT) {
+		COUNT(omitted_bytes, payload);
+		if (!(t.flags & (TCP_FIN | TCP_RST))) {
+			COUNT(omitted, 1);
+			return 0;
+		}
+		keep = payload = 0;
+	}
 	COUNT(captured, 1);
-	return headers + ration(skb, headers, payload, c);
+	if (keep < payload)
+		COUNT(omitted_bytes, payload - keep);
+	given = ration(skb, headers, keep, needed, c);
+	if (walking && given < keep)
+		send_end(skb, id, seq, headers, payload, c);
+	return headers + given;
 }
 
-SEC("socket")
-int tap(struct __sk_buff *skb)
+static __always_inline int tap_packet(struct __sk_buff *skb, int walking)
 {
-	__u32 row = bpf_get_smp_processor_id() & (TAP_CPUS - 1);
-	struct tap_counters *c = bpf_map_lookup_elem(&counters, &row);
-	struct segment s;
+	struct tap_counters *c = the_counters();
+	struct segment s = {};
+	int protocol;
 
 	if (!c)
 		return 0;
@@ -312,10 +381,27 @@ int tap(struct __sk_buff *skb)
 	}
 	switch (ntohs(skb->protocol)) {
 	case ETH_P_IP:
-		return parse_ipv4(skb, &s, c) ? tap_segment(skb, &s, c) : 0;
+		protocol = parse_ipv4(skb, &s, c);
+		break;
 	case ETH_P_IPV6:
-		return parse_ipv6(skb, &s, c) ? tap_segment(skb, &s, c) : 0;
+		protocol = parse_ipv6(skb, &s, c);
+		break;
+	default:
+		COUNT(not_tcp, 1);
+		return 0;
 	}
-	COUNT(not_tcp, 1);
-	return 0;
+	return protocol ? tap_segment(skb, &s, c, walking) : 0;
+}
+
+SEC("socket")
+int tap(struct __sk_buff *skb)
+{
+	return tap_packet(skb, 0);
+}
+
+/* For kernels whose verifier takes it. */
+SEC("socket")
+int tap_walking(struct __sk_buff *skb)
+{
+	return tap_packet(skb, 1);
 }

@@ -13,6 +13,10 @@ enum tap_limits {
 	TAP_PORT_WORDS = 1024, /* 65,536 ports, a bit each */
 	TAP_CUT = 2048,        /* bytes of payload that a packet is cut to when room is short */
 	TAP_OVERHEAD = 104,    /* bytes that a packet takes in a ring beside its own, about */
+
+	TAP_WALK_SLOTS = 512,        /* power of two */
+	TAP_FRAMES = 1024,           /* HTTP/2 frames that are walked in a packet */
+	TAP_PIECES_BYTES = 128 << 10, /* of pieces that can wait for user space */
 };
 
 /*
@@ -37,6 +41,44 @@ struct tap_skip {
 	__u32 span;
 };
 
+/*
+ * A direction of an HTTP/2 connection, and where its next frame header is. A
+ * cursor is one 64-bit word, so that nobody ever sees half of one.
+ */
+struct tap_walk {
+	__u64 id;        /* as that of a tap_skip */
+	__u64 next;      /* cursor: TAP_CURSOR */
+	__u64 hole;      /* cursor in what packets that came too early have passed over */
+	__u64 early;     /* cursor behind packets that came too early, if a frame starts at early_seq */
+	__u64 held[2];   /* bytes of the header at next, at hole, if a packet ended in it */
+	__u64 model;     /* the first 8 bytes of the last DATA header */
+	__u32 early_seq;
+	__u32 user;      /* not 0 if user space wrote the slot; else it may be taken */
+};
+
+/*
+ * A cursor has the sequence number of a frame header in its lower half, then how
+ * many bytes before that are of a payload that is not needed, then how many bytes
+ * of the header the last packet had.
+ */
+enum tap_cursor {
+	TAP_CURSOR_SPAN = 32, /* 24 bits */
+	TAP_CURSOR_HELD = 56, /* 4 bits */
+	TAP_CURSOR_VALID = 63,
+};
+
+/* A few bytes of a direction, captured beside its packets. */
+struct tap_piece {
+	__u32 tag; /* the lower half of the id */
+	__u32 seq;
+	__u8 bytes[15];
+	/*
+	 * How many bytes; and in the upper half how many more times they come, each
+	 * after the payload of the frame that they are the header of.
+	 */
+	__u8 length;
+};
+
 /* What became of the packets that a CPU passed through the filter. */
 struct tap_counters {
 	__u64 seen;          /* packets of any kind on the watched interfaces */
@@ -51,5 +93,8 @@ struct tap_counters {
 	__u64 captured;      /* handed to user space */
 	__u64 cut;           /* of these, cut because user space lags behind */
 	__u64 loopback_copy; /* the sent copy of a loopback packet */
-	__u64 unused[4];     /* a row fills whole cache lines */
+	__u64 walked;        /* of the captured, those cut to what of their frames is needed */
+	__u64 unsynced;      /* of the captured, those of a walk whose frames were not found */
+	__u64 pieces;        /* captured beside packets */
+	__u64 pieces_full;   /* that found no room */
 };

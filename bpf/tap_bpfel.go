@@ -13,6 +13,27 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type tapStep struct {
+	_       structs.HostLayout
+	Id      uint64
+	Held    uint64
+	Model   uint64
+	Lo      uint64
+	Hi      uint64
+	Seq     uint32
+	Length  uint32
+	Repeats uint32
+	Pos     uint32
+	Carry   uint32
+	Span    uint32
+	Keep    uint32
+	Whole   uint32
+	Base    uint32
+	Payload uint32
+	First   uint32
+	_       [4]byte
+}
+
 type tapTapCounters struct {
 	_            structs.HostLayout
 	Seen         uint64
@@ -27,7 +48,10 @@ type tapTapCounters struct {
 	Captured     uint64
 	Cut          uint64
 	LoopbackCopy uint64
-	Unused       [4]uint64
+	Walked       uint64
+	Unsynced     uint64
+	Pieces       uint64
+	PiecesFull   uint64
 }
 
 type tapTapRoom struct {
@@ -45,16 +69,32 @@ type tapTapSkip struct {
 	Span uint32
 }
 
+type tapTapWalk struct {
+	_        structs.HostLayout
+	Id       uint64
+	Next     uint64
+	Hole     uint64
+	Early    uint64
+	Held     [2]uint64
+	Model    uint64
+	EarlySeq uint32
+	User     uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tapMapCounters = "counters"
-	tapMapPorts    = "ports"
-	tapMapRooms    = "rooms"
-	tapMapSkips    = "skips"
-	tapProgTap     = "tap"
-	tapVarHashSeed = "hash_seed"
+	tapMapCounters    = "counters"
+	tapMapPieces      = "pieces"
+	tapMapPorts       = "ports"
+	tapMapRooms       = "rooms"
+	tapMapSkips       = "skips"
+	tapMapSteps       = "steps"
+	tapMapWalks       = "walks"
+	tapProgTap        = "tap"
+	tapProgTapWalking = "tap_walking"
+	tapVarHashSeed    = "hash_seed"
 )
 
 // loadTap returns the embedded CollectionSpec for tap.
@@ -99,7 +139,8 @@ type tapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapProgramSpecs struct {
-	Tap *ebpf.ProgramSpec `ebpf:"tap"`
+	Tap        *ebpf.ProgramSpec `ebpf:"tap"`
+	TapWalking *ebpf.ProgramSpec `ebpf:"tap_walking"`
 }
 
 // tapMapSpecs contains maps before they are loaded into the kernel.
@@ -107,9 +148,12 @@ type tapProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapMapSpecs struct {
 	Counters *ebpf.MapSpec `ebpf:"counters"`
+	Pieces   *ebpf.MapSpec `ebpf:"pieces"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Rooms    *ebpf.MapSpec `ebpf:"rooms"`
 	Skips    *ebpf.MapSpec `ebpf:"skips"`
+	Steps    *ebpf.MapSpec `ebpf:"steps"`
+	Walks    *ebpf.MapSpec `ebpf:"walks"`
 }
 
 // tapVariableSpecs contains global variables before they are loaded into the kernel.
@@ -140,17 +184,23 @@ func (o *tapObjects) Close() error {
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapMaps struct {
 	Counters *ebpf.Map `ebpf:"counters"`
+	Pieces   *ebpf.Map `ebpf:"pieces"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Rooms    *ebpf.Map `ebpf:"rooms"`
 	Skips    *ebpf.Map `ebpf:"skips"`
+	Steps    *ebpf.Map `ebpf:"steps"`
+	Walks    *ebpf.Map `ebpf:"walks"`
 }
 
 func (m *tapMaps) Close() error {
 	return _TapClose(
 		m.Counters,
+		m.Pieces,
 		m.Ports,
 		m.Rooms,
 		m.Skips,
+		m.Steps,
+		m.Walks,
 	)
 }
 
@@ -165,12 +215,14 @@ type tapVariables struct {
 //
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapPrograms struct {
-	Tap *ebpf.Program `ebpf:"tap"`
+	Tap        *ebpf.Program `ebpf:"tap"`
+	TapWalking *ebpf.Program `ebpf:"tap_walking"`
 }
 
 func (p *tapPrograms) Close() error {
 	return _TapClose(
 		p.Tap,
+		p.TapWalking,
 	)
 }
 

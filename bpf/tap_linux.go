@@ -16,36 +16,95 @@ import (
 // Tap is the eBPF filter, loaded. Its methods other than Close, and Attach, make
 // no system call: they work after every capability has been dropped.
 type Tap struct {
-	objects  tapObjects
+	program  *ebpf.Program
+	closers  []func() error
+	refused  error // why the filter does not walk frames, nil if it does
 	seed     uint64
 	slots    []tapTapSkip
 	ports    []uint64
 	rooms    []tapTapRoom
 	counters []tapTapCounters
+	walks    []tapTapWalk
+	ring     pieceRing
+	pieces   pieces
 	mapped   [][]byte
 }
 
 // Load loads the filter. It needs CAP_BPF, Linux 5.8 for that capability, and
-// before Linux 5.11 a RLIMIT_MEMLOCK of 256 KiB, over all processes of the user.
-// The error says which of these is missing.
+// before Linux 5.11 a RLIMIT_MEMLOCK of 256 KiB, over all processes of the user; of
+// 512 KiB, and a verifier that takes it, to walk HTTP/2 frames. The error says which
+// of these is missing.
 func Load() (*Tap, error) {
+	t, err := load((*Tap).loadWalking)
+	if err == nil {
+		return t, nil
+	}
+	return LoadPlain(err)
+}
+
+// LoadPlain loads the filter that does not walk HTTP/2 frames, because of an error.
+func LoadPlain(because error) (*Tap, error) {
+	t, err := load((*Tap).loadPlain)
+	if err == nil {
+		t.refused = because
+	}
+	return t, err
+}
+
+func load(program func(*Tap, *ebpf.CollectionSpec) error) (*Tap, error) {
 	spec, err := loadTap()
 	if err != nil {
 		return nil, fmt.Errorf("reading the filter's object: %w", err)
 	}
-	t := &Tap{seed: rand.Uint64()}
+	t := &Tap{seed: rand.Uint64(), pieces: pieces{of: make(map[uint32][]piece)}}
 	if err := spec.Variables[tapVarHashSeed].Set(t.seed); err != nil {
 		return nil, fmt.Errorf("seeding the filter: %w", err)
 	}
 	raiseMemlock()
-	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
-		return nil, explain(err)
-	}
-	if err := t.mapAll(); err != nil {
+	if err := program(t, spec); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
 }
+
+// loadWalking loads the filter that walks HTTP/2 frames.
+func (t *Tap) loadWalking(spec *ebpf.CollectionSpec) error {
+	var o struct {
+		tapMaps
+		Program *ebpf.Program `ebpf:"tap_walking"`
+	}
+	if err := spec.LoadAndAssign(&o, nil); err != nil {
+		return explain(err, 512<<10)
+	}
+	t.program, t.closers = o.Program, []func() error{o.tapMaps.Close, o.Program.Close}
+	err := t.mapAll(&o.tapMaps)
+	if err == nil {
+		t.walks, err = mapArray[tapTapWalk](t, o.Walks)
+	}
+	if err == nil {
+		err = t.mapPieces(o.Pieces)
+	}
+	return err
+}
+
+// loadPlain loads the filter that does not.
+func (t *Tap) loadPlain(spec *ebpf.CollectionSpec) error {
+	var o struct {
+		Counters *ebpf.Map     `ebpf:"counters"`
+		Ports    *ebpf.Map     `ebpf:"ports"`
+		Rooms    *ebpf.Map     `ebpf:"rooms"`
+		Skips    *ebpf.Map     `ebpf:"skips"`
+		Program  *ebpf.Program `ebpf:"tap"`
+	}
+	if err := spec.LoadAndAssign(&o, nil); err != nil {
+		return explain(err, 256<<10)
+	}
+	t.program, t.closers = o.Program, []func() error{o.Counters.Close, o.Ports.Close, o.Rooms.Close, o.Skips.Close, o.Program.Close}
+	return t.mapAll(&tapMaps{Counters: o.Counters, Ports: o.Ports, Rooms: o.Rooms, Skips: o.Skips})
+}
+
+// Walks returns nil if the filter walks HTTP/2 frames, else why it does not.
+func (t *Tap) Walks() error { return t.refused }
 
 // raiseMemlock lifts the limit with CAP_SYS_RESOURCE, otherwise it raises the
 // soft limit to the hard one.
@@ -62,18 +121,18 @@ func raiseMemlock() {
 }
 
 // explain names what is missing, so that it can be given.
-func explain(err error) error {
+func explain(err error, memlock uint64) error {
 	var verifier *ebpf.VerifierError
 	var l unix.Rlimit
 	switch {
 	case errors.As(err, &verifier):
 		return fmt.Errorf("loading the filter: %w", err)
-	case errors.Is(err, unix.EPERM) && unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l) == nil && l.Max < 256<<10 && hasCapBPF():
-		return fmt.Errorf("loading the filter: Linux before 5.11 needs 256 KiB of RLIMIT_MEMLOCK, which is %d KiB for all of the user's processes: %w", l.Max>>10, err)
+	case errors.Is(err, unix.EPERM) && unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l) == nil && l.Max < memlock && hasCapBPF():
+		return fmt.Errorf("loading the filter: Linux before 5.11 needs %d KiB of RLIMIT_MEMLOCK, which is %d KiB for all of the user's processes: %w", memlock>>10, l.Max>>10, err)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("loading the filter: CAP_BPF is missing, or a seccomp profile or user namespace forbids bpf(): %w", err)
 	case errors.Is(err, unix.ENOMEM):
-		return fmt.Errorf("loading the filter: the memory limit leaves no room for its maps of about 200 KiB: %w", err)
+		return fmt.Errorf("loading the filter: the memory limit leaves no room for its maps: %w", err)
 	case errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("loading the filter: the kernel has no bpf(): %w", err)
 	}
@@ -90,20 +149,20 @@ func hasCapBPF() bool {
 	return data[1].Effective&(1<<inSecondWord) != 0
 }
 
-func (t *Tap) mapAll() error {
-	skips, err := mapArray[tapTapSkip](t, t.objects.Skips)
+func (t *Tap) mapAll(m *tapMaps) error {
+	skips, err := mapArray[tapTapSkip](t, m.Skips)
 	if err != nil {
 		return err
 	}
-	ports, err := mapArray[uint64](t, t.objects.Ports)
+	ports, err := mapArray[uint64](t, m.Ports)
 	if err != nil {
 		return err
 	}
-	rooms, err := mapArray[tapTapRoom](t, t.objects.Rooms)
+	rooms, err := mapArray[tapTapRoom](t, m.Rooms)
 	if err != nil {
 		return err
 	}
-	counters, err := mapArray[tapTapCounters](t, t.objects.Counters)
+	counters, err := mapArray[tapTapCounters](t, m.Counters)
 	if err != nil {
 		return err
 	}
@@ -126,7 +185,7 @@ func mapArray[T any](t *Tap, m *ebpf.Map) ([]T, error) {
 
 // Attach makes the filter that of the socket and locks it (SO_LOCK_FILTER).
 func (t *Tap) Attach(fd int) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, t.objects.Tap.FD()); err != nil {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, t.program.FD()); err != nil {
 		return fmt.Errorf("attaching the filter: %w", err)
 	}
 	return lock(fd)
@@ -144,8 +203,13 @@ func (t *Tap) Close() error {
 	for _, b := range t.mapped {
 		_ = unix.Munmap(b)
 	}
-	t.mapped, t.slots, t.ports, t.rooms, t.counters = nil, nil, nil, nil, nil
-	return t.objects.Close()
+	var err error
+	for _, c := range t.closers {
+		err = errors.Join(err, c())
+	}
+	t.mapped, t.closers = nil, nil
+	t.slots, t.ports, t.rooms, t.counters, t.walks, t.ring = nil, nil, nil, nil, nil, pieceRing{}
+	return err
 }
 
 // id is the hash by which the filter knows a direction: direction_id in C.
@@ -239,7 +303,10 @@ func (t *Tap) Sized(loopback bool, size int) {
 }
 
 // Taken tells the filter that so many bytes of a ring have been read.
-func (t *Tap) Taken(loopback bool, n int) { atomic.AddUint64(&t.room(loopback).Taken, uint64(n)) }
+func (t *Tap) Taken(loopback bool, n int) {
+	atomic.AddUint64(&t.room(loopback).Taken, uint64(n))
+	t.drain(uint64(len(t.ring.data) / 4)) // half of it: the data is there twice
+}
 
 // Drained tells the filter that nothing waits in the rings: what was given and
 // not taken had found no room.
@@ -247,6 +314,7 @@ func (t *Tap) Drained() {
 	for i := range t.rooms {
 		atomic.StoreUint64(&t.rooms[i].Taken, atomic.LoadUint64(&t.rooms[i].Given))
 	}
+	t.drain(0)
 }
 
 func (t *Tap) room(loopback bool) *tapTapRoom {
@@ -258,7 +326,7 @@ func (t *Tap) room(loopback bool) *tapTapRoom {
 
 // Counters returns the sums over all CPUs.
 func (t *Tap) Counters() Counters {
-	var sum Counters
+	sum := Counters{PiecesStale: t.pieces.stale.Load()}
 	for i := range t.counters {
 		c := &t.counters[i]
 		sum.Seen += atomic.LoadUint64(&c.Seen)
@@ -273,6 +341,10 @@ func (t *Tap) Counters() Counters {
 		sum.Captured += atomic.LoadUint64(&c.Captured)
 		sum.Cut += atomic.LoadUint64(&c.Cut)
 		sum.LoopbackCopy += atomic.LoadUint64(&c.LoopbackCopy)
+		sum.Walked += atomic.LoadUint64(&c.Walked)
+		sum.Unsynced += atomic.LoadUint64(&c.Unsynced)
+		sum.Pieces += atomic.LoadUint64(&c.Pieces)
+		sum.PiecesFull += atomic.LoadUint64(&c.PiecesFull)
 	}
 	return sum
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/spile-dev/spile/internal/packets"
@@ -32,17 +33,11 @@ func mustLoad(t testing.TB) *Tap {
 // socket would get. The kernel lets the packet come in on the loopback interface.
 func captured(t *testing.T, tap *Tap, packet []byte) int {
 	t.Helper()
-	const ethernet = 14 // the kernel takes these off before it runs the filter
-	frame := make([]byte, ethernet, ethernet+len(packet))
-	frame[12], frame[13] = 0x08, 0x00
-	if packet[0]>>4 == 6 {
-		frame[12], frame[13] = 0x86, 0xdd
-	}
-	n, _, err := tap.objects.Tap.Test(append(frame, packet...))
+	n, err := tap.Run(packet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return int(n)
+	return n
 }
 
 var (
@@ -256,32 +251,38 @@ func TestSmallMemlock(t *testing.T) {
 // inChild makes TestExactCapabilities do its work instead of running a child.
 const inChild = "SPILE_TEST_CHILD"
 
+func attachInChild() {
+	tap, err := Load()
+	if err == nil {
+		var fd int
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, 0); err == nil {
+			err = tap.Attach(fd)
+		}
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("attached, walking:", tap.Walks() == nil)
+	var refused *ebpf.VerifierError
+	if errors.As(tap.Walks(), &refused) {
+		fmt.Printf("%+v\n", refused)
+	}
+	os.Exit(0)
+}
+
 // TestExactCapabilities loads and attaches the filter in a process that has
 // CAP_BPF and CAP_NET_RAW alone, as the sidecar has. Without CAP_PERFMON the
 // verifier applies stricter rules.
 func TestExactCapabilities(t *testing.T) {
 	if os.Getenv(inChild) != "" {
-		tap, err := Load()
-		if err != nil {
-			fmt.Printf("%+v\n", err)
-			os.Exit(1)
-		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, 0)
-		if err == nil {
-			err = tap.Attach(fd)
-		}
-		if err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		fmt.Println("attached")
-		os.Exit(0)
+		attachInChild()
 	}
 	mustLoad(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestExactCapabilities$")
 	cmd.Env = append(os.Environ(), inChild+"=1")
 	out, err := runWithOnly(cmd, unix.CAP_BPF, unix.CAP_NET_RAW)
-	if err != nil || !strings.Contains(string(out), "attached") {
+	if err != nil || !strings.Contains(string(out), "attached, walking: true") {
 		t.Fatalf("%v: %s", err, out)
 	}
 }

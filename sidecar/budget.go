@@ -15,7 +15,8 @@ const DefaultMemory = 36 << 20
 
 // budget is the memory of the Go runtime in its parts, in bytes. They come to about
 // two thirds of it when all are used up at once: the garbage collector needs room,
-// and what is kept takes more than its own size.
+// and what is kept takes more than its own size. Frame headers that the filter captured
+// beside packets are not in it: 4,096 of them, 128 KiB.
 type budget struct {
 	queue       int // of spans that wait to be exported
 	heads       int // and all else that belongs to exchanges in progress

@@ -255,7 +255,13 @@ func serve(t *testing.T, ns *netns.NS) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
-	server := &http.Server{Handler: mux}
+	mux.HandleFunc("/fast", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+		_, _ = w.Write(big)
+	})
+	server := &http.Server{Handler: mux, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
 	l := listen(t, ns, ":8080")
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { server.Close() })
@@ -274,6 +280,15 @@ func slowStart(b []byte) io.Reader {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+// newH2Client returns a client that speaks HTTP/2 in cleartext.
+func newH2Client(t *testing.T, ns *netns.NS) *http.Client {
+	c := newClient(t, ns)
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	c.Transport.(*http.Transport).Protocols = p
+	return c
+}
 
 func newClient(t *testing.T, ns *netns.NS) *http.Client {
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -101,6 +101,7 @@ func counters(a account, s export.Stats) []metric.Counter {
 		one("spile.packets.seen", "{packet}", "Packets that the filter saw.", a.packetsSeen),
 		by("spile.packets", "{packet}", "Packets by what became of them.", "spile.packet.result", a.packets),
 		by("spile.segments", "{segment}", "Captured segments that were not in order, or not whole.", "spile.segment.state", a.segments),
+		by("spile.pieces", "{piece}", "Bytes that were captured beside their packet.", "spile.piece.result", a.pieces),
 		by("spile.payload", "By", "Payload that was not captured for it was not needed, or is missing.", "spile.payload.state", a.payload),
 		by("spile.connections", "{connection}", "Connections by what they carry.", "spile.connection.kind", a.connections),
 		unseen(a.unseen),

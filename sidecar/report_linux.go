@@ -24,6 +24,7 @@ type account struct {
 	payload     []count // bytes that were not captured, or not seen
 	connections []count // by what they turned out to be
 	tracked     []count
+	pieces      []count                // bytes captured beside packets
 	seen        uint64                 // requests
 	outcomes    []count                // exchanges
 	drops       []count                // requests that became no exchange
@@ -37,7 +38,8 @@ func takeAccount(tap *Tap, table *flow.Table) account {
 	a := account{
 		packetsSeen: k.Seen,
 		packets:     packetCounts(k, f, tap.Lost(), tap.ownPackets),
-		segments:    []count{{"stray", f.Stray}, {"duplicates", f.Duplicates}, {"reordered", f.Reordered}, {"cut", k.Cut}},
+		segments:    []count{{"stray", f.Stray}, {"duplicates", f.Duplicates}, {"reordered", f.Reordered}, {"cut", k.Cut}, {"walked", k.Walked}, {"unsynced", k.Unsynced}},
+		pieces:      []count{{"captured", k.Pieces}, {"stale", k.PiecesStale}, {"full", k.PiecesFull}},
 		payload:     []count{{"omitted_bytes", k.OmittedBytes}, {"missing_bytes", f.Missing}},
 		tracked:     []count{{"opened", f.Opened}, {"evicted", f.Evicted}},
 		unseen:      x.Unseen.Counts(),
@@ -89,7 +91,7 @@ func (a *account) log(log *slog.Logger, s export.Stats) {
 	spans = append(spans, slog.Int64("residual", int64(a.seen)-int64(s.Exported)-int64(dropped)))
 	seen := []count{{"seen", a.packetsSeen}}
 	log.Info("accounts",
-		"packets", group(nonZero("", seen), nonZero("", a.packets), nonZero("", a.segments), nonZero("", a.payload)),
+		"packets", group(nonZero("", seen), nonZero("", a.packets), nonZero("", a.segments), nonZero("pieces_", a.pieces), nonZero("", a.payload)),
 		"connections", group(nonZero("", a.tracked), nonZero("", a.connections)),
 		"not_followed", group(a.servers()),
 		"exchanges", group(nonZero("", []count{{"seen", a.seen}}), nonZero("", a.streams), nonZero("", a.outcomes), nonZero("dropped_", a.drops)),

@@ -57,7 +57,7 @@ func OpenTap(c TapConfig, log *slog.Logger) (*Tap, error) {
 		t.excluded.set(p, true)
 	}
 	live := capture.LiveConfig{Interfaces: c.Interfaces, RingBytes: c.RingBytes, HandOver: c.HandOver}
-	first := t.openEBPF(live, c.ExcludePorts)
+	first := t.openEBPF(live, c.ExcludePorts, log)
 	if first == nil {
 		return t, nil
 	}
@@ -71,11 +71,24 @@ func OpenTap(c TapConfig, log *slog.Logger) (*Tap, error) {
 	return t, nil
 }
 
-func (t *Tap) openEBPF(live capture.LiveConfig, exclude []uint16) error {
+func (t *Tap) openEBPF(live capture.LiveConfig, exclude []uint16, log *slog.Logger) error {
 	tap, err := bpf.Load()
 	if err != nil {
 		return err
 	}
+	err = t.openWith(tap, live, exclude)
+	if err != nil && tap.Walks() == nil { // it may be too long for the kernel (optmem_max)
+		if tap, err = bpf.LoadPlain(err); err == nil {
+			err = t.openWith(tap, live, exclude)
+		}
+	}
+	if err == nil && tap.Walks() != nil {
+		log.Warn("large bodies over HTTP/2 cost more, because the filter that walks frames cannot be used", "error", tap.Walks())
+	}
+	return err
+}
+
+func (t *Tap) openWith(tap *bpf.Tap, live capture.LiveConfig, exclude []uint16) (err error) {
 	for _, p := range exclude {
 		tap.Exclude(p)
 	}
@@ -92,6 +105,9 @@ func (t *Tap) FlowConfig(emit func(*exchange.Exchange)) flow.Config {
 	c := flow.Config{Emit: emit, Lag: t.lag.Nanoseconds()}
 	if t.ebpf != nil {
 		c.Skipper = t.ebpf
+		if t.ebpf.Walks() == nil {
+			c.Walker = t.ebpf
+		}
 	} else {
 		c.Ignore = t.ignore
 	}

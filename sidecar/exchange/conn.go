@@ -98,6 +98,9 @@ func (c *Conn) Skippable(d Dir) int64 {
 	return c.sides[d].body.skippable()
 }
 
+// Lost reports that no message boundary is known.
+func (c *Conn) Lost() bool { return c.lost }
+
 // Skip passes over n bytes, at most Skippable.
 func (c *Conn) Skip(d Dir, n int64) {
 	c.sides[d].next += uint32(n)

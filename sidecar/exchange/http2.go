@@ -294,7 +294,7 @@ func (h *h2) takeSettings(d Dir, payload []byte) {
 // last byte of a message is: it ends it.
 func (h *h2) skippable(d Dir) int64 {
 	side := &h.sides[d]
-	if side.lost || side.have < len(side.header) || side.frame.whole() || side.padding < 0 {
+	if !side.passes() {
 		return 0
 	}
 	if side.frame.typ == frameData && side.frame.has(flagEndStream) {
@@ -307,7 +307,7 @@ func (h *h2) skippable(d Dir) int64 {
 // whether they are not needed.
 func (h *h2) pass(d Dir, at, n int64) bool {
 	side := &h.sides[d]
-	if side.lost || side.have < len(side.header) || side.frame.whole() || side.padding < 0 || n > int64(side.left) {
+	if !side.passes() || n > int64(side.left) {
 		return false
 	}
 	h.passPayload(d, side, at, int(n))

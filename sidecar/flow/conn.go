@@ -218,19 +218,9 @@ func (t *Table) deliver(c *conn, d exchange.Dir, l *late) bool {
 	c.x.Data(d, l.Segment, l.payload)
 	h.next += uint32(len(l.payload))
 	if cut := l.length - len(l.payload); cut > 0 {
-		t.cut(c, d, l.At, cut)
+		t.cut(c, d, l.Segment, uint32(cut))
 	}
 	return true
-}
-
-// cut passes over the bytes of a segment that were not captured.
-func (t *Table) cut(c *conn, d exchange.Dir, at int64, n int) {
-	if !c.x.Pass(d, at, int64(n)) {
-		t.missing(c, d, uint32(n))
-		return
-	}
-	t.Stats.Omitted += uint64(n)
-	c.half[d].next += uint32(n)
 }
 
 // early gives up what is in progress if a direction turns out to have started
@@ -341,6 +331,7 @@ func (t *Table) end(c *conn, why exchange.Outcome, at int64) {
 			t.config.Skipper.Forget(&key)
 			h.skipping = false
 		}
+		t.unwalk(c, d)
 	}
 	if c.state != closed {
 		t.enlist(c, closed)

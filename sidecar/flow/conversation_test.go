@@ -376,3 +376,18 @@ func (w *wire) packets() []capture.Packet {
 	}
 	return all
 }
+
+// most cuts segments to no more than n bytes.
+func (w *wire) most(n int) {
+	var all []sent
+	for _, s := range w.segments {
+		for len(s.Payload) > n {
+			part := s
+			part.Payload = s.Payload[:n]
+			all = append(all, part)
+			s.Payload, s.start, s.Seq = s.Payload[n:], s.start+n, s.Seq+uint32(n)
+		}
+		all = append(all, s)
+	}
+	w.segments = all
+}

@@ -10,6 +10,8 @@ type half struct {
 	fin      bool   // FIN was seen, after finSeq
 	ended    bool   // and everything before it
 	skipping bool   // the filter was told to leave out bytes up to skipTo
+	walking  bool   // the filter was told where frames are
+	unwalked bool   // the filter was told that no frame boundary is known
 	acks     bool   // acked is valid
 	isn      uint32 // initial sequence number
 	origin   uint32 // where it was taken to start, without a SYN

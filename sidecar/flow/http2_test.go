@@ -24,6 +24,7 @@ type h2end struct {
 	framer *http2.Framer
 	block  bytes.Buffer
 	enc    *hpack.Encoder
+	large  bool // it sends a lot of data
 }
 
 func newH2End(r *rand.Rand) *h2end {
@@ -70,6 +71,9 @@ func (e *h2end) data(stream uint32, end bool) int {
 	n := e.IntN(50)
 	if e.IntN(10) == 0 {
 		n = e.IntN(16000)
+	}
+	if e.large {
+		n = []int{16384, 16384, 1 << e.IntN(15), e.IntN(60000)}[e.IntN(4)]
 	}
 	content := []byte(strings.Repeat("\x00\x00\x04\x01\x05\x00\x00\x00\x01\x82\x86\x84\x41", n/13+1))[:n]
 	if e.IntN(4) == 0 {
@@ -152,8 +156,13 @@ func pairs(fields exchange.Fields) (all [][2]string) {
 
 // newH2Conversation makes a connection of n requests on interleaved streams.
 func newH2Conversation(r *rand.Rand, n int) *conversation {
+	return newH2ConversationBetween(newH2End(r), newH2End(r), n)
+}
+
+func newH2ConversationBetween(client, server *h2end, n int) *conversation {
+	r := client.Rand
 	c := &conversation{Rand: r}
-	g := &h2generator{c, [2]*h2end{newH2End(r), newH2End(r)}, nil, 1, 2, [2]uint32{4096, 4096}}
+	g := &h2generator{c, [2]*h2end{client, server}, nil, 1, 2, [2]uint32{4096, 4096}}
 	g.ends[0].out.WriteString(http2.ClientPreface)
 	for _, e := range g.ends {
 		_ = e.framer.WriteSettings()

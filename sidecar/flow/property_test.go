@@ -142,10 +142,7 @@ func (f *filter) pass(w *wire, i int, p capture.Packet) (capture.Packet, bool) {
 	if s.Payload == "" && s.Flags&(syn|fin|rst) == 0 {
 		return p, false
 	}
-	d := bpf.Direction{SourcePort: s.From.Port(), DestinationPort: s.To.Port()}
-	src, dst := s.From.Addr().As4(), s.To.Addr().As4()
-	copy(d.Source[8:], src[:])
-	copy(d.Destination[8:], dst[:])
+	d := segmentDirection(s)
 	r, ok := f.ranges[d]
 	if !ok || s.Flags&syn != 0 {
 		delete(f.ranges, d)
@@ -161,6 +158,14 @@ func (f *filter) pass(w *wire, i int, p capture.Packet) (capture.Packet, bool) {
 		return p, true
 	}
 	return p, false
+}
+
+func segmentDirection(s sent) bpf.Direction {
+	d := bpf.Direction{SourcePort: s.From.Port(), DestinationPort: s.To.Port()}
+	src, dst := s.From.Addr().As4(), s.To.Addr().As4()
+	copy(d.Source[8:], src[:])
+	copy(d.Destination[8:], dst[:])
+	return d
 }
 
 // runFiltered is run behind a filter that is lag packets ahead.

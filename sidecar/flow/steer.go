@@ -8,7 +8,7 @@ func (t *Table) steer(c *conn, d exchange.Dir) {
 		worth  = 8 << 10  // bytes that are worth telling
 		window = 16 << 20 // a packet in so many bytes shows that there is traffic
 	)
-	if t.config.Skipper == nil {
+	if t.config.Skipper == nil || t.walks(c, d) {
 		return
 	}
 	h := &c.half[d]
@@ -25,6 +25,99 @@ func (t *Table) steer(c *conn, d exchange.Dir) {
 	if t.config.Skipper.Skip(&key, h.next, span) {
 		h.skipping, h.skipTo = true, h.next+span
 	}
+}
+
+// walks tells the filter where a direction's next frame is, if it is of HTTP/2, and
+// reports whether the filter goes on by itself.
+func (t *Table) walks(c *conn, d exchange.Dir) bool {
+	h := &c.half[d]
+	if t.config.Walker == nil || !h.known {
+		return false
+	}
+	f, after, span, header := c.x.NextFrame(d)
+	switch f {
+	case exchange.NoFrames:
+		t.unwalk(c, d)
+		return false
+	case exchange.LostFrames:
+		// The filter would go on leaving out what a boundary could be found by.
+		if !h.unwalked {
+			h.walking = true
+			t.unwalk(c, d)
+			h.unwalked = true
+		}
+		return true
+	case exchange.KnownFrames:
+		t.takeBack(c, d)
+		key := c.direction(d)
+		h.unwalked = false
+		h.walking = t.config.Walker.Walk(&key, h.next+after, span, header)
+	}
+	return h.walking
+}
+
+func (t *Table) unwalk(c *conn, d exchange.Dir) {
+	if h := &c.half[d]; h.walking {
+		key := c.direction(d)
+		t.config.Walker.Unwalk(&key)
+		h.walking = false
+	}
+}
+
+// cut passes over the n next bytes of a direction, which a segment was captured
+// without. Of them there may be pieces that were captured beside it. What lies
+// between these is left out rightly only if it is not needed, as always.
+func (t *Table) cut(c *conn, d exchange.Dir, s exchange.Segment, n uint32) {
+	h := &c.half[d]
+	for end := h.next + n; h.next != end; {
+		f, _, _, _ := c.x.NextFrame(d)
+		if f != exchange.NoFrames && t.pass(c, d, s.At, end-h.next) { // no frame starts in it
+			return
+		}
+		hole, piece := t.piece(c, d, end)
+		if hole > 0 && !t.pass(c, d, s.At, hole) {
+			t.missing(c, d, hole)
+			if f != exchange.NoFrames || c.x.Lost() {
+				t.missing(c, d, end-h.next)
+				return
+			}
+		}
+		if len(piece) > 0 {
+			s.Seq, s.Aligned = h.next, false
+			c.x.Data(d, s, piece)
+			h.next += uint32(len(piece))
+		}
+	}
+}
+
+// piece returns the next bytes of a direction that were captured beside their
+// packet, which goes up to end, and how many are missing before them.
+func (t *Table) piece(c *conn, d exchange.Dir, end uint32) (hole uint32, piece []byte) {
+	next := c.half[d].next
+	if t.config.Walker == nil {
+		return end - next, nil
+	}
+	key := c.direction(d)
+	seq, b, ok := t.config.Walker.Piece(&key, next, end)
+	switch {
+	case !ok:
+		return end - next, nil
+	case before(seq, next):
+		b = b[next-seq:]
+	default:
+		hole = seq - next
+	}
+	return hole, b[:min(len(b), int(end-next-hole))]
+}
+
+// pass passes over bytes that were not captured, if they are not needed.
+func (t *Table) pass(c *conn, d exchange.Dir, at int64, n uint32) bool {
+	if !c.x.Pass(d, at, int64(n)) {
+		return false
+	}
+	t.Stats.Omitted += uint64(n)
+	c.half[d].next += n
+	return true
 }
 
 // takeBack has the filter capture a direction again.

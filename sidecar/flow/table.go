@@ -22,12 +22,22 @@ type Skipper interface {
 	Forget(d *bpf.Direction)
 }
 
+// Walker is told where the next HTTP/2 frame of a direction is, finds those that
+// follow, and has bytes that were captured beside packets; see bpf.Tap.
+type Walker interface {
+	Walk(d *bpf.Direction, seq, span uint32, header []byte) bool
+	Unwalk(d *bpf.Direction)
+	Piece(d *bpf.Direction, from, to uint32) (seq uint32, b []byte, ok bool)
+}
+
 // Config says how a Table works. Zero values mean the defaults.
 type Config struct {
 	Exchange exchange.Limits
 	Emit     func(*exchange.Exchange)
 	// Skipper may be nil: then everything is captured.
 	Skipper Skipper
+	// Walker may be nil: then no packet is cut inside.
+	Walker Walker
 	// Ignore reports that a connection is not to be looked at: it has a port that
 	// the user excluded, or is the sidecar's own. May be nil.
 	Ignore func(d *bpf.Direction, out bool) bool

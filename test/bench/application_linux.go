@@ -49,5 +49,8 @@ func application([]string, io.Writer) error {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the harness
 		os.Exit(0)
 	}()
-	return http.Serve(l, mux)
+	server := http.Server{Handler: mux, Protocols: new(http.Protocols)}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	return server.Serve(l)
 }

@@ -29,8 +29,9 @@ const (
 
 // arm is a way to watch the application, or to stand in its way.
 type arm struct {
-	name string
-	port int // that clients use
+	name  string
+	port  int  // that clients use
+	http1 bool // it knows no HTTP/2
 	// start starts what watches, and returns once it does; nil for nothing.
 	start func(p *pods) (*process, error)
 	// account reads, after it has ended, what it says it saw.
@@ -195,7 +196,7 @@ func sidecarArm(name, path string, env []string) arm {
 // file.
 func httpryArm(path string) arm {
 	return arm{
-		name: "httpry", port: applicationPort,
+		name: "httpry", port: applicationPort, http1: true,
 		start: func(p *pods) (*process, error) {
 			return p.sniffer(command{path: path, args: []string{
 				"-p", "-i", "eth0", "-o", filepath.Join(p.dir, "log"), fmt.Sprintf("tcp port %d", applicationPort),
@@ -299,7 +300,7 @@ http {
 
 func nginxArm(path string) arm {
 	return arm{
-		name: "nginx", port: proxyPort,
+		name: "nginx", port: proxyPort, http1: true,
 		start: func(p *pods) (*process, error) {
 			config := filepath.Join(p.dir, "nginx.conf")
 			text := fmt.Sprintf(nginxConfig, p.dir, applicationPort, proxyPort)

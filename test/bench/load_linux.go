@@ -28,6 +28,7 @@ type load struct {
 	Chunked     bool
 	Reconnect   bool // a new connection for each request
 	Large       bool // throughput is also given in MB/s
+	Streams     int  // of HTTP/2 at once, on each connection; 0: HTTP/1.1
 }
 
 var allLoads = []load{
@@ -38,6 +39,9 @@ var allLoads = []load{
 	{Name: "download-chunked", Title: "Downloads of 10 MB in chunks of 64 KiB, 4 connections", Method: "GET", Path: "/download-chunked", Connections: 4, Large: true},
 	{Name: "upload", Title: "Uploads of 10 MB with Content-Length, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Body: large, Large: true},
 	{Name: "upload-chunked", Title: "Uploads of 10 MB in chunks of 64 KiB, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Body: large, Chunked: true, Large: true},
+	{Name: "h2-small-max", Title: "HTTP/2, small responses, 100 streams on one connection, as fast as they can", Method: "GET", Path: "/small", Connections: 1, Streams: 100},
+	{Name: "h2-download", Title: "HTTP/2, downloads of 10 MB, 4 connections", Method: "GET", Path: "/download", Connections: 4, Streams: 1, Large: true},
+	{Name: "h2-upload", Title: "HTTP/2, uploads of 10 MB, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Streams: 1, Body: large, Large: true},
 }
 
 // outcome is what a load came to.
@@ -77,6 +81,9 @@ func generate(args []string, stdout io.Writer) error {
 	duration, err := time.ParseDuration(args[2])
 	if err != nil {
 		return err
+	}
+	if l.Streams > 0 {
+		return json.NewEncoder(stdout).Encode(l.generateH2(server, duration))
 	}
 	runtime.GOMAXPROCS(2 + l.Connections)
 	request := l.request(server)

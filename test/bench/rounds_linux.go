@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,6 +47,7 @@ type bench struct {
 
 // measure puts all arms under a load, in turns.
 func measure(ctx context.Context, o options, l load, arms []arm, round int, stderr io.Writer) ([]measurement, error) {
+	arms = slices.DeleteFunc(slices.Clone(arms), func(a arm) bool { return a.http1 && l.Streams > 0 })
 	benches := make([]*bench, len(arms))
 	errs := make([]error, len(arms))
 	var wg sync.WaitGroup

@@ -32,8 +32,8 @@ func writeTables(w io.Writer, loads []load, arms []arm, results []measurement) e
 		fmt.Fprintln(w, "| arm | throughput | p50 | p99 | CPU, µs/request: its own | + application's and clients' | machine's | RSS, MiB | PSS | reported / made | lost packets |")
 		fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|---|")
 		for _, a := range arms {
-			if a.name != nothing {
-				writeRow(w, a, base, of(results, l.Name, a.name))
+			if own := of(results, l.Name, a.name); a.name != nothing && len(own) > 0 {
+				writeRow(w, a, base, own)
 			}
 		}
 	}

@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The walk: from one HTTP/2 frame header to the next, within a packet, so that of a
+ * large packet no more is captured than the headers of its DATA frames. Those that
+ * are not at the packet's start go to user space beside it, as pieces.
+ *
+ * Nothing here decides what is left out rightly. Pieces are captured bytes at a
+ * sequence number, and the parser in user space accepts a hole only inside the
+ * payload of a frame whose header it has. If the walk is mistaken, it sees a gap.
+ */
+#pragma once
+
+enum {
+	WALK_OMIT = -1,    /* of a packet nothing is needed */
+	WALK_WHOLE = -3,   /* everything is, as far as is known */
+	WALK_PREFACE = -2, /* an HTTP/2 connection starts with it, and has no slots yet */
+
+	FRAME_HEADER = 9,
+	FRAME_DATA = 0,
+	FRAME_HEADERS = 1,
+	FRAME_RST_STREAM = 3,
+	FRAME_SETTINGS = 4,
+	FRAME_PUSH_PROMISE = 5,
+	FRAME_CONTINUATION = 9,
+	FRAME_PADDED = 0x8,
+
+	PREFACE = 24,
+	MODEL_LEAST = 1024, /* bytes of a DATA frame that others are likely to be like */
+	WALK_LEAST = 512,  /* bytes of payload that are worth cutting */
+	PLACE = 32,        /* bytes that are rather captured in place than left out before a header */
+	PIECE = 15,
+	REPEATS = 15,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, TAP_WALK_SLOTS);
+	__type(key, __u32);
+	__type(value, struct tap_walk);
+} walks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, TAP_PIECES_BYTES);
+} pieces SEC(".maps");
+
+/*
+ * Where a walk is. It lies in a map, so that the verifier takes its values for
+ * unknown and need not follow each combination of them.
+ */
+struct step {
+	__u64 id, held, model, lo, hi; /* lo, hi: a frame header that waits to be sent */
+	__u32 seq;                     /* of that */
+	__u32 length, repeats;         /* as in tap_piece */
+	__u32 pos;                     /* of the next header in the payload */
+	__u32 carry;                   /* bytes of it that came before the payload */
+	__u32 span;                    /* bytes before it that are of a payload */
+	__u32 keep;                    /* bytes from the payload's start on that are captured in place */
+	__u32 whole;                   /* everything is needed */
+	__u32 base, payload, first;    /* of the packet: offset of its payload, bytes of that, sequence number */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct step);
+} steps SEC(".maps");
+
+/* As COUNT: so that the compiler cannot merge two fields into one at an offset in a register. */
+#define FIELD(w, field)                                                                            \
+	(*({                                                                                       \
+		void *at_ = w;                                                                     \
+		asm volatile("%0 += %1" : "+r"(at_) : "i"(__builtin_offsetof(struct tap_walk, field))); \
+		(volatile __u64 *)at_;                                                             \
+	}))
+
+static __always_inline struct tap_walk *walk_at(__u64 id, __u32 neighbour)
+{
+	__u64 slot = (id >> 32 & (TAP_WALK_SLOTS - 1)) ^ neighbour;
+
+	return bpf_map_lookup_elem(&walks, &slot);
+}
+
+/* Returns the number of a direction's slot as its distance from the first possible, -1 if there is none. */
+static __always_inline int walk_of(__u64 id)
+{
+	struct tap_walk *w = walk_at(id, 0);
+
+	if (w && w->id == id)
+		return 0;
+	w = walk_at(id, 1);
+	return w && w->id == id ? 1 : -1;
+}
+
+static __always_inline void end_walk(__u64 id)
+{
+	struct tap_walk *w = walk_at(id, walk_of(id) & 1);
+
+	if (w && w->id == id)
+		READ(w->next) = READ(w->hole) = 0;
+}
+
+static __always_inline struct tap_counters *the_counters(void)
+{
+	__u64 row = bpf_get_smp_processor_id() & (TAP_CPUS - 1);
+
+	return bpf_map_lookup_elem(&counters, &row);
+}
+
+static __always_inline __u64 cursor(__u32 seq, __u32 span, __u32 held)
+{
+	return 1ULL << TAP_CURSOR_VALID | (__u64)held << TAP_CURSOR_HELD | (__u64)span << TAP_CURSOR_SPAN | seq;
+}
+
+static __always_inline void send(struct step *r, struct tap_counters *c)
+{
+	__u64 piece[3] = {
+		(__u64)r->seq << 32 | (__u32)r->id, r->lo, (r->hi & ~(0xffULL << 56)) | (__u64)(r->length | r->repeats << 4) << 56,
+	};
+
+	if (bpf_ringbuf_output(&pieces, piece, sizeof(piece), BPF_RB_NO_WAKEUP)) {
+		COUNT(pieces_full, 1);
+		r->whole = 1;
+	} else {
+		COUNT(pieces, 1);
+	}
+}
+
+static __always_inline struct step *the_step(void)
+{
+	__u64 zero = 0;
+
+	return bpf_map_lookup_elem(&steps, &zero);
+}
+
+/* Sends the end of a packet that is cut: it may be that of a message. */
+static __always_inline void send_end(struct __sk_buff *skb, __u64 id, __u32 seq, __u32 headers, __u32 payload, struct tap_counters *c)
+{
+	__u64 end[2] = {0, 0};
+	struct step *r = the_step();
+
+	if (!r || bpf_skb_load_bytes(skb, headers + payload - PIECE, end, PIECE))
+		return;
+	r->id = id;
+	r->lo = end[0];
+	r->hi = end[1];
+	r->seq = seq + payload - PIECE;
+	r->length = PIECE;
+	r->repeats = 0;
+	send(r, c);
+}
+
+static __always_inline __u32 frame_length(__u64 lo)
+{
+	return (lo & 0xff) << 16 | (lo & 0xff00) | (lo >> 16 & 0xff);
+}
+
+/* Tells whether the payload of a frame is needed: the same as in Go, frame.whole. */
+static __always_inline int is_whole(__u64 lo)
+{
+	switch (lo >> 24 & 0xff) {
+	case FRAME_DATA:
+		return (lo >> 32 & FRAME_PADDED) != 0;
+	case FRAME_HEADERS:
+	case FRAME_RST_STREAM:
+	case FRAME_SETTINGS:
+	case FRAME_PUSH_PROMISE:
+	case FRAME_CONTINUATION:
+		return 1;
+	}
+	return 0;
+}
+
+/* Tells whether a header is likely that of a large DATA frame. */
+static __always_inline int is_large_data(__u64 lo)
+{
+	return !(lo >> 24 & 0xff) && !(lo >> 32 & 0xfe) && !(lo >> 40 & 0xff) && frame_length(lo) >= MODEL_LEAST;
+}
+
+/* Tells whether a cursor says where in a packet the next frame is. */
+static __always_inline int leads(__u64 at, __u32 seq, __u32 payload)
+{
+	__u32 ahead = (__u32)at - seq, held = at >> TAP_CURSOR_HELD & 0xf;
+
+	if (!at)
+		return 0;
+	return ahead <= payload || ahead <= (at >> TAP_CURSOR_SPAN & 0xffffff) || (held && held == -ahead);
+}
+
+/* Makes the n bytes of a header at the walk's position reach user space: in place, or as a piece. */
+static __always_inline void need(struct step *r, __u64 lo, __u64 hi, __u32 n, struct tap_counters *c)
+{
+	if (r->pos <= r->keep + PLACE) {
+		r->keep = r->pos + n;
+	} else if (!r->whole) {
+		if (r->length == n && r->lo == lo && r->hi == hi && r->repeats < REPEATS) {
+			r->repeats++;
+			return;
+		}
+		if (r->length)
+			send(r, c);
+		r->lo = lo;
+		r->hi = hi;
+		r->seq = r->first + r->pos;
+		r->length = n;
+		r->repeats = 0;
+	}
+}
+
+enum which {
+	AT_NOTHING = -1,
+	AT_NEXT,
+	AT_HOLE,
+	AT_EARLY,
+};
+
+static __always_inline int is_data(struct __sk_buff *skb, __u32 base, __u32 pos, __u32 payload)
+{
+	__u64 x = 0;
+
+	return pos + FRAME_HEADER <= payload && !bpf_skb_load_bytes(skb, base + pos, &x, sizeof(x)) && is_large_data(x);
+}
+
+/* DATA frames are mostly of one length: tells whether that leads to a frame in the packet. */
+static __always_inline int guess(struct __sk_buff *skb, struct step *r, __u32 at, __u32 base, __u32 payload, __u32 seq)
+{
+	__u32 size = frame_length(r->model) + FRAME_HEADER;
+	__u64 x = 0;
+
+	if (!r->model)
+		return 0;
+	r->pos = size - 1 - (seq - at - 1) % size;
+	r->span = r->pos;
+	r->held = r->carry = 0;
+	return r->pos + FRAME_HEADER <= payload && !bpf_skb_load_bytes(skb, base + r->pos, &x, sizeof(x)) &&
+	       (__u32)x == (__u32)r->model && is_large_data(x);
+}
+
+/* Goes to where a cursor is in the packet. */
+static __always_inline void go_to(struct step *r, __u64 at, __u32 seq)
+{
+	r->span = at >> TAP_CURSOR_SPAN & 0xffffff;
+	r->pos = (__u32)at - seq;
+	r->carry = 0;
+	if ((int)r->pos < 0) {
+		r->carry = -r->pos & 15;
+		r->pos = 0;
+	}
+}
+
+/* Finds where in a packet the next frame header is. Returns the cursor that says so. */
+static __always_inline int locate(struct __sk_buff *skb, struct tap_walk *w, struct step *r, __u32 base, __u32 payload, __u32 seq)
+{
+	__u64 next = READ(w->next), hole = READ(w->hole), early = READ(w->early);
+
+	r->model = READ(w->model);
+	if (leads(next, seq, payload)) {
+		r->held = FIELD(w, held[0]);
+		go_to(r, next, seq);
+		return AT_NEXT;
+	}
+	if (leads(hole, seq, payload)) {
+		r->held = FIELD(w, held[1]);
+		go_to(r, hole, seq);
+		return AT_HOLE;
+	}
+	if (!next)
+		return AT_NOTHING;
+	if ((int)(seq - (__u32)next) < 0) {
+		if (hole && (int)(seq - (__u32)hole) > 0 && guess(skb, r, hole, base, payload, seq))
+			return AT_HOLE;
+		return AT_NOTHING;
+	}
+	/* The packet came before others, or the walk has lost track. */
+	if (guess(skb, r, next, base, payload, seq)) {
+		FIELD(w, hole) = next;
+		FIELD(w, held[1]) = FIELD(w, held[0]);
+		return AT_NEXT;
+	}
+	r->held = 0;
+	if (leads(early, seq, payload)) {
+		go_to(r, early, seq);
+		/* Where a frame that started there leads to is another one: that is certain enough. */
+		if (is_data(skb, base, r->pos, payload)) {
+			FIELD(w, hole) = next;
+			FIELD(w, held[1]) = FIELD(w, held[0]);
+			FIELD(w, early) = 0;
+			return AT_NEXT;
+		}
+	} else {
+		/* Perhaps a frame starts with it: that will show when the walk gets there. */
+		FIELD(w, early) = 0;
+		w->early_seq = seq;
+		r->pos = r->span = r->carry = 0;
+	}
+	return AT_EARLY;
+}
+
+static __always_inline __u64 low_bytes(__u32 n)
+{
+	return ~(~0ULL << 4 * n << 4 * n); /* n may be 8 */
+}
+
+/*
+ * Walks over a frame. Returns 0 if there is no whole header of one. The function is
+ * global, so that the verifier looks at it once, and not once for each frame.
+ */
+__noinline int step(struct __sk_buff *skb)
+{
+	struct step *r = the_step();
+	struct tap_counters *c = the_counters();
+	__u32 carry, pos, size, end;
+	__u64 x[2] = {0, 0}, mask;
+
+	if (!r || !c)
+		return 0;
+	carry = r->carry & 15;
+	pos = r->pos;
+	if (pos >= r->payload || r->payload - pos + carry < FRAME_HEADER)
+		return 0;
+	/* Of a header that started before the packet, what came then replaces what is before this packet's payload. */
+	if (bpf_skb_load_bytes(skb, r->base + pos - carry, x, FRAME_HEADER))
+		return 0;
+	mask = low_bytes(carry);
+	x[0] = (x[0] & ~mask) | (r->held & mask);
+	size = frame_length(x[0]);
+	end = FRAME_HEADER - carry;
+	if (is_whole(x[0])) {
+		if (pos > r->keep + PLACE || end + size > r->payload - pos)
+			r->whole = 1;
+		end += size;
+		size = 0;
+	} else if (!(x[0] >> 24 & 0xff) && size >= MODEL_LEAST) {
+		r->model = x[0];
+	}
+	need(r, x[0], x[1], end, c);
+	r->carry = 0;
+	r->span = size;
+	r->pos = pos + end + size;
+	return 1;
+}
+
+/*
+ * A socket may have a filter of no more than about 2,500 instructions (optmem_max,
+ * before Linux 6.8), and in a loop the verifier follows every way through it.
+ */
+__noinline int steps_32(struct __sk_buff *skb)
+{
+#pragma unroll
+	for (int i = 0; i < 32; i++)
+		if (!step(skb))
+			return 0;
+	return 1;
+}
+
+/* Notes the start of a header that the packet ends with. */
+static __always_inline void hold(struct __sk_buff *skb, struct step *r, struct tap_counters *c)
+{
+	__u32 left = r->payload - r->pos & 15, carry = r->carry & 15;
+	__u64 x = 0;
+
+	if (bpf_skb_load_bytes(skb, r->base + r->payload - sizeof(x), &x, sizeof(x)))
+		return;
+	x >>= 64 - 8 * left & 63;
+	need(r, x, 0, left, c);
+	r->held = (r->held & low_bytes(carry)) | x << (8 * carry & 63);
+	r->pos -= carry;
+	r->carry = left + carry;
+	r->span = 0;
+}
+
+/* "PRI * HTTP/2.0\r\n" (RFC 9113, section 3.4) */
+static __always_inline int is_preface(struct __sk_buff *skb, __u32 base, __u32 payload)
+{
+	__u64 x[2] = {0, 0};
+
+	return payload >= PREFACE && !bpf_skb_load_bytes(skb, base, x, sizeof(x)) &&
+	       x[0] == 0x5448202a20495250ULL && x[1] == 0x0a0d302e322f5054ULL;
+}
+
+/*
+ * Gives a direction a slot, whose next frame header is at a sequence number. User
+ * space is too late to do that for the first body of a connection. It may take the
+ * slot for another one until it has confirmed it.
+ */
+static __always_inline void claim(__u64 id, __u32 seq)
+{
+	struct tap_walk *w = walk_at(id, 0);
+
+	if (!w)
+		return;
+	if (w->user && w->id != id) {
+		w = walk_at(id, 1);
+		if (!w || (w->user && w->id != id))
+			return;
+	}
+	FIELD(w, next) = 0;
+	FIELD(w, hole) = 0;
+	FIELD(w, early) = 0;
+	FIELD(w, held[0]) = 0;
+	FIELD(w, model) = 0;
+	FIELD(w, id) = id;
+	FIELD(w, next) = cursor(seq, 0, 0);
+}
+
+/*
+ * Walks the frames in a packet. Returns how many bytes of the payload are needed
+ * besides pieces, or WALK_OMIT.
+ */
+__noinline __u32 walk(struct __sk_buff *skb, __u64 id, __u32 base, __u32 payload, __u32 seq)
+{
+	int which = walk_of(id);
+	struct tap_counters *c;
+	struct tap_walk *w;
+	struct step *r;
+	__u64 at;
+
+	if (which < 0)
+		return is_preface(skb, base, payload) ? (__u32)WALK_PREFACE : payload;
+	w = walk_at(id, which & 1);
+	if (!w)
+		return payload;
+	r = the_step();
+	if (!r)
+		return payload;
+	c = the_counters();
+	if (!c)
+		return payload;
+	which = locate(skb, w, r, base, payload, seq);
+	if (which == AT_NOTHING || which == AT_EARLY)
+		COUNT(unsynced, 1);
+	if (which == AT_NOTHING)
+		return WALK_WHOLE;
+	if (r->pos > payload)
+		return which == AT_EARLY ? WALK_WHOLE : WALK_OMIT;
+	r->id = id;
+	r->base = base;
+	r->payload = payload;
+	r->first = seq;
+	r->length = r->repeats = r->keep = 0;
+	/* What is before the header is no payload that is left out, or that is not known yet. */
+	r->whole = r->pos > r->span || which == AT_EARLY || payload < WALK_LEAST;
+#pragma unroll
+	for (int i = 0; i < TAP_FRAMES / 32; i++)
+		if (!steps_32(skb))
+			break;
+	if (r->pos < payload) {
+		if (payload - r->pos + r->carry < FRAME_HEADER)
+			hold(skb, r, c);
+		else
+			r->whole = 1; /* too many for one packet */
+	}
+	if (r->length && !r->whole)
+		send(r, c);
+	at = cursor(seq + r->pos, r->span, r->carry);
+	if (which == AT_EARLY) {
+		FIELD(w, early) = r->carry ? 0 : at;
+	} else if (which == AT_HOLE) {
+		FIELD(w, held[1]) = r->held;
+		FIELD(w, hole) = at;
+	} else {
+		__u64 early = FIELD(w, early);
+
+		if (early && w->early_seq == (__u32)at && !r->carry) {
+			at = early;
+			FIELD(w, early) = 0;
+		}
+		FIELD(w, held[0]) = r->held;
+		FIELD(w, model) = r->model;
+		FIELD(w, next) = at;
+	}
+	if (r->whole || r->keep >= payload)
+		return WALK_WHOLE;
+	COUNT(walked, 1);
+	return r->keep;
+}

@@ -1,0 +1,134 @@
+package flow_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/spile-dev/spile/bpf"
+	"github.com/spile-dev/spile/internal/packets"
+	"github.com/spile-dev/spile/sidecar/capture"
+	"github.com/spile-dev/spile/sidecar/exchange"
+	"github.com/spile-dev/spile/sidecar/flow"
+)
+
+// mustLoad loads the filter, or skips the test where that is not allowed.
+func mustLoad(t testing.TB) *bpf.Tap {
+	t.Helper()
+	tap, err := bpf.Load()
+	if errors.Is(err, unix.EPERM) && os.Getenv("REQUIRE_BPF") == "" {
+		t.Skipf("needs CAP_BPF: %v", err)
+	}
+	if err == nil {
+		err = tap.Walks()
+	}
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	t.Cleanup(func() { tap.Close() })
+	return tap
+}
+
+// runInKernel returns the exchanges of packets that pass the filter in the kernel,
+// which is lag packets ahead.
+func runInKernel(t *testing.T, tap *bpf.Tap, all []capture.Packet, lag int) []string {
+	t.Helper()
+	var lines []string
+	table := flow.NewTable(flow.Config{Skipper: tap, Walker: tap, Emit: func(x *exchange.Exchange) { lines = append(lines, h2Line(x)) }})
+	runTable(t, tap, table, all, lag)
+	slices.Sort(lines)
+	return lines
+}
+
+func runTable(t *testing.T, tap *bpf.Tap, table *flow.Table, all []capture.Packet, lag int) {
+	t.Helper()
+	var ring []capture.Packet
+	for _, p := range all {
+		n, err := tap.Run(p.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 {
+			p.Data = p.Data[:min(n, len(p.Data))]
+			ring = append(ring, p)
+		}
+		if len(ring) > lag {
+			table.Packet(ring[0])
+			ring = ring[1:]
+		}
+	}
+	for _, p := range ring {
+		table.Packet(p)
+	}
+	table.Close(all[len(all)-1].At)
+	checkAccounts(t, table)
+}
+
+// TestCutChunks has packets of content in chunks cut, because nobody reads the ring:
+// that the last of them ends the message shows in what is captured beside it.
+func TestCutChunks(t *testing.T) {
+	tap := mustLoad(t)
+	c := &conversation{Rand: rand.New(rand.NewPCG(1, 2)), closed: true}
+	c.say(0, "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+	c.say(1, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+strings.Repeat("3e8\r\n"+strings.Repeat("x", 1000)+"\r\n", 20)+"0\r\n\r\n")
+	w := newWire(c)
+	w.segments = w.segments[:2]
+	w.add(0, packets.ACK, 0, len(w.streams[0]), 0)
+	for i, n := 0, len(w.streams[1]); i < n; i += 3000 {
+		w.add(1, packets.ACK, i, min(i+3000, n), len(w.streams[0]))
+	}
+	w.segments[len(w.segments)-1].Flags |= packets.FIN
+	tap.Sized(true, 4*4000)
+	tap.Drained()
+	var got []string
+	table := flow.NewTable(flow.Config{Skipper: tap, Walker: tap, Emit: func(x *exchange.Exchange) { got = append(got, line(x)) }})
+	runTable(t, tap, table, w.packets(), 1<<20)
+	want := []string{client + " GET a.example / -> 200 complete, 0 up, -1 down"}
+	if diff := cmp.Diff(want, got); diff != "" || tap.Counters().Cut == 0 {
+		t.Errorf("%d packets cut; exchanges (-want +got):\n%s", tap.Counters().Cut, diff)
+	}
+}
+
+// FuzzKernel has random connections of HTTP/2 pass the filter in the kernel, which
+// walks their frames, and whose contents look like frames: nothing that is needed
+// may be missing. Out of order, or if packets are lost, the walk may be mistaken: then
+// exchanges are missing, but none is wrong.
+func FuzzKernel(f *testing.F) {
+	for seed := range uint64(30) {
+		f.Add(seed, seed)
+	}
+	tap := mustLoad(f)
+	f.Fuzz(func(t *testing.T, a, b uint64) {
+		r := rand.New(rand.NewPCG(a, b))
+		client, server := newH2End(r), newH2End(r)
+		client.large, server.large = true, a%3 > 0
+		c := newH2ConversationBetween(client, server, 1+int(a%30))
+		w := newWire(c)
+		w.most(3000) // what the kernel runs a filter on
+		check := func(how string, got []string) {
+			t.Helper()
+			if diff := cmp.Diff(c.exchanges, got); diff != "" {
+				t.Fatalf("%s (-want +got):\n%s", how, diff)
+			}
+		}
+		before := tap.Counters()
+		check("as sent", runInKernel(t, tap, w.packets(), c.IntN(20)))
+		check("as sent, long ago", runInKernel(t, tap, w.packets(), 1<<20))
+		after := tap.Counters()
+		w.retransmit()
+		w.duplicate()
+		check("with retransmissions", runInKernel(t, tap, w.packets(), c.IntN(200)))
+		w.reorder(2+c.IntN(20), 2)
+		got := runInKernel(t, tap, w.packets(), c.IntN(200))
+		checkAmong(t, c.exchanges, got)
+		w.lose(2+c.IntN(30), 2)
+		checkAmong(t, c.exchanges, runInKernel(t, tap, w.packets(), c.IntN(200)))
+		t.Logf("%d bytes left out, %d pieces; %d of %d exchanges out of order", after.OmittedBytes-before.OmittedBytes, after.Pieces-before.Pieces, len(got), len(c.exchanges))
+	})
+}

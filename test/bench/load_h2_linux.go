@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// h2client is a connection of HTTP/2 in cleartext, and what its streams came to.
+type h2client struct {
+	client
+	http http.Client
+	mu   sync.Mutex
+}
+
+// generateH2 is generate for HTTP/2, by Go's client.
+func (l load) generateH2(server netip.AddrPort, duration time.Duration) outcome {
+	clients := make([]client, l.Connections)
+	var wg sync.WaitGroup
+	start := now()
+	for i := range clients {
+		p := new(http.Protocols)
+		p.SetUnencryptedHTTP2(true)
+		c := &h2client{client: client{load: l, server: server}, http: http.Client{Transport: &http.Transport{Protocols: p}}}
+		wg.Go(func() {
+			c.run(start + int64(duration))
+			clients[i] = client{latencies: c.latencies, end: now(), err: c.err}
+		})
+	}
+	wg.Wait()
+	return summary(clients, start)
+}
+
+// run makes the first request, and with it the connection, before all others.
+func (c *h2client) run(end int64) {
+	defer c.http.CloseIdleConnections()
+	c.exchange()
+	var wg sync.WaitGroup
+	for range c.load.Streams {
+		wg.Go(func() {
+			for now() < end && c.exchange() {
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (c *h2client) exchange() bool {
+	began := now()
+	err := c.request()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.err = err
+		return false
+	}
+	c.latencies = append(c.latencies, now()-began)
+	return true
+}
+
+func (c *h2client) request() error {
+	l := c.load
+	r, err := http.NewRequest(l.Method, fmt.Sprintf("http://%s%s?page=2", c.server, l.Path), bytes.NewReader(make([]byte, l.Body)))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("answered with %s", resp.Status)
+	}
+	return nil
+}
