@@ -2,23 +2,19 @@ package row
 
 import (
 	"encoding/json"
-	"flag"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/spile-dev/spile/cmd/spile/tty"
+	"github.com/spile-dev/spile/internal/golden"
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/span"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -116,7 +112,7 @@ func TestFormats(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			golden(t, c.name, out.String())
+			golden.Compare(t, filepath.Join("testdata", c.name+".golden"), out.String())
 			for line := range strings.Lines(out.String()) {
 				checkLine(t, c.format, strings.TrimSuffix(line, "\n"))
 			}
@@ -146,23 +142,6 @@ func checkLine(t *testing.T, format, line string) {
 		if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 {
 			t.Errorf("control character %q in %q", r, line)
 		}
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
 	}
 }
 

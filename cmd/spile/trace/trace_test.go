@@ -1,10 +1,8 @@
 package trace
 
 import (
-	"flag"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,9 +13,8 @@ import (
 	"go.opentelemetry.io/collector/pdata/ptrace"
 
 	"github.com/spile-dev/spile/cmd/spile/tty"
+	"github.com/spile-dev/spile/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 var base = time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
 
@@ -103,7 +100,7 @@ func TestDraw(t *testing.T) {
 			if err := Draw(&out, tree, c.width, tty.Palette{}); err != nil {
 				t.Fatal(err)
 			}
-			golden(t, c.name, out.String())
+			golden.Compare(t, filepath.Join("testdata", c.name+".golden"), out.String())
 			for line := range strings.Lines(out.String()) {
 				if n := columns(strings.TrimRight(line, "\n")); c.width == 100 && n > c.width {
 					t.Errorf("%d columns: %s", n, line)
@@ -113,23 +110,6 @@ func TestDraw(t *testing.T) {
 				t.Errorf("whole is %t, want %t", tree.Whole(), c.whole)
 			}
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
 	}
 }
 
