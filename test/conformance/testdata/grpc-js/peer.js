@@ -82,10 +82,14 @@ function run() {
   let next = 0, left = calls.length
   const step = () => { if (next < calls.length) request(clients, calls[next++], () => { left--; if (left === 0) clients.forEach(c => c.close()); else step() }) }
   const start = n => { for (let i = 0; i < n; i++) step() }
-  // What has a deadline is sent before others are made: it says how long it has.
+  // What has a deadline is sent, on a connection that is there, before others are made:
+  // it says how long it has.
   const first = Math.min(calls.filter(c => c.timeout).length, Number(atOnce))
-  start(first)
-  setTimeout(start, 500, Number(atOnce) - first)
+  clients[0].waitForReady(Date.now() + 60000, err => {
+    if (err) { console.error(err); process.exit(1) }
+    start(first)
+    setTimeout(start, 500, Number(atOnce) - first)
+  })
 }
 
 role === "serve" ? serve() : run()
