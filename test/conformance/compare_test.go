@@ -143,7 +143,7 @@ func tshark(t *testing.T, file string) []message {
 		"http.request.method", "http.request.uri", "http.response.code",
 	}
 	args := []string{
-		"-n", "-r", file, "-d", fmt.Sprintf("tcp.port==%d,http", port), "-Y", "http.request || http.response || tcp.flags.reset == 1",
+		"-n", "-r", file, "-o", "tcp.reassemble_out_of_order:TRUE", "-d", fmt.Sprintf("tcp.port==%d,http", port), "-Y", "http.request || http.response || tcp.flags.reset == 1",
 		"-T", "fields", "-E", "separator=/t", "-E", "aggregator=|",
 	}
 	for _, n := range names {
