@@ -10,25 +10,16 @@
  */
 #pragma once
 
+#include "frames.h"
+#include "pieces.h"
+
 enum {
 	WALK_OMIT = -1,    /* of a packet nothing is needed */
 	WALK_WHOLE = -3,   /* everything is, as far as is known */
 	WALK_PREFACE = -2, /* an HTTP/2 connection starts with it, and has no slots yet */
 
-	FRAME_HEADER = 9,
-	FRAME_DATA = 0,
-	FRAME_HEADERS = 1,
-	FRAME_RST_STREAM = 3,
-	FRAME_SETTINGS = 4,
-	FRAME_PUSH_PROMISE = 5,
-	FRAME_CONTINUATION = 9,
-	FRAME_PADDED = 0x8,
-
-	PREFACE = 24,
-	MODEL_LEAST = 1024, /* bytes of a DATA frame that others are likely to be like */
 	WALK_LEAST = 512,  /* bytes of payload that are worth cutting */
 	PLACE = 32,        /* bytes that are rather captured in place than left out before a header */
-	PIECE = 15,
 	REPEATS = 15,
 };
 
@@ -39,34 +30,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tap_walk);
 } walks SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, TAP_PIECES_BYTES);
-} pieces SEC(".maps");
-
-/*
- * Where a walk is. It lies in a map, so that the verifier takes its values for
- * unknown and need not follow each combination of them.
- */
-struct step {
-	__u64 id, held, model, lo, hi; /* lo, hi: a frame header that waits to be sent */
-	__u32 seq;                     /* of that */
-	__u32 length, repeats;         /* as in tap_piece */
-	__u32 pos;                     /* of the next header in the payload */
-	__u32 carry;                   /* bytes of it that came before the payload */
-	__u32 span;                    /* bytes before it that are of a payload */
-	__u32 keep;                    /* bytes from the payload's start on that are captured in place */
-	__u32 whole;                   /* everything is needed */
-	__u32 base, payload, first;    /* of the packet: offset of its payload, bytes of that, sequence number */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct step);
-} steps SEC(".maps");
 
 /* As COUNT: so that the compiler cannot merge two fields into one at an offset in a register. */
 #define FIELD(w, field)                                                                            \
@@ -102,81 +65,9 @@ static __always_inline void end_walk(__u64 id)
 		READ(w->next) = READ(w->hole) = 0;
 }
 
-static __always_inline struct tap_counters *the_counters(void)
-{
-	__u64 row = bpf_get_smp_processor_id() & (TAP_CPUS - 1);
-
-	return bpf_map_lookup_elem(&counters, &row);
-}
-
 static __always_inline __u64 cursor(__u32 seq, __u32 span, __u32 held)
 {
 	return 1ULL << TAP_CURSOR_VALID | (__u64)held << TAP_CURSOR_HELD | (__u64)span << TAP_CURSOR_SPAN | seq;
-}
-
-static __always_inline void send(struct step *r, struct tap_counters *c)
-{
-	__u64 piece[3] = {
-		(__u64)r->seq << 32 | (__u32)r->id, r->lo, (r->hi & ~(0xffULL << 56)) | (__u64)(r->length | r->repeats << 4) << 56,
-	};
-
-	if (bpf_ringbuf_output(&pieces, piece, sizeof(piece), BPF_RB_NO_WAKEUP)) {
-		COUNT(pieces_full, 1);
-		r->whole = 1;
-	} else {
-		COUNT(pieces, 1);
-	}
-}
-
-static __always_inline struct step *the_step(void)
-{
-	__u64 zero = 0;
-
-	return bpf_map_lookup_elem(&steps, &zero);
-}
-
-/* Sends the end of a packet that is cut: it may be that of a message. */
-static __always_inline void send_end(struct __sk_buff *skb, __u64 id, __u32 seq, __u32 headers, __u32 payload, struct tap_counters *c)
-{
-	__u64 end[2] = {0, 0};
-	struct step *r = the_step();
-
-	if (!r || bpf_skb_load_bytes(skb, headers + payload - PIECE, end, PIECE))
-		return;
-	r->id = id;
-	r->lo = end[0];
-	r->hi = end[1];
-	r->seq = seq + payload - PIECE;
-	r->length = PIECE;
-	r->repeats = 0;
-	send(r, c);
-}
-
-static __always_inline __u32 frame_length(__u64 lo)
-{
-	return (lo & 0xff) << 16 | (lo & 0xff00) | (lo >> 16 & 0xff);
-}
-
-/* Tells whether the payload of a frame is needed: the same as in Go, frame.whole. */
-static __always_inline int is_whole(__u64 lo)
-{
-	switch (lo >> 24 & 0xff) {
-	case FRAME_DATA:
-		return (lo >> 32 & FRAME_PADDED) != 0;
-	case FRAME_HEADERS:
-	case FRAME_RST_STREAM:
-	case FRAME_SETTINGS:
-	case FRAME_PUSH_PROMISE:
-	case FRAME_CONTINUATION:
-		return 1;
-	}
-	return 0;
-}
-
-/* Tells whether a header is likely that of a large DATA frame. */
-static __always_inline int is_large_data(__u64 lo)
-{
-	return !(lo >> 24 & 0xff) && !(lo >> 32 & 0xfe) && !(lo >> 40 & 0xff) && frame_length(lo) >= MODEL_LEAST;
 }
 
 /* Tells whether a cursor says where in a packet the next frame is. */
@@ -215,13 +106,6 @@ enum which {
 	AT_HOLE,
 	AT_EARLY,
 };
-
-static __always_inline int is_data(struct __sk_buff *skb, __u32 base, __u32 pos, __u32 payload)
-{
-	__u64 x = 0;
-
-	return pos + FRAME_HEADER <= payload && !bpf_skb_load_bytes(skb, base + pos, &x, sizeof(x)) && is_large_data(x);
-}
 
 /* DATA frames are mostly of one length: tells whether that leads to a frame in the packet. */
 static __always_inline int guess(struct __sk_buff *skb, struct step *r, __u32 at, __u32 base, __u32 payload, __u32 seq)
@@ -369,15 +253,6 @@ static __always_inline void hold(struct __sk_buff *skb, struct step *r, struct t
 	r->pos -= carry;
 	r->carry = left + carry;
 	r->span = 0;
-}
-
-/* "PRI * HTTP/2.0\r\n" (RFC 9113, section 3.4) */
-static __always_inline int is_preface(struct __sk_buff *skb, __u32 base, __u32 payload)
-{
-	__u64 x[2] = {0, 0};
-
-	return payload >= PREFACE && !bpf_skb_load_bytes(skb, base, x, sizeof(x)) &&
-	       x[0] == 0x5448202a20495250ULL && x[1] == 0x0a0d302e322f5054ULL;
 }
 
 /*

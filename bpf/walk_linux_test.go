@@ -132,30 +132,38 @@ func TestWalkOrder(t *testing.T) {
 			}
 		}
 	})
-	t.Run("what starts a packet is a frame", func(t *testing.T) {
-		w := newWalker(t, frames("DDDD", 991, 1491, 1791, 2000))
-		w.tap.Walk(w.d, w.base, 0, nil)
-		got := []int{w.pass(1000, 2500, 0), w.pass(0, 1000, 0), w.pass(2500, 4300, 0), w.pass(4300, 6309, 0)}
-		if diff := cmp.Diff([]int{1500, 9, 9, 9}, got); diff != "" {
-			t.Errorf("captured in place (-want +got):\n%s", diff)
-		}
-	})
-	t.Run("and where it leads to is another", func(t *testing.T) {
-		w := newWalker(t, frames("DDDD", 991, 1491, 1791, 2000))
-		w.tap.Walk(w.d, w.base, 0, nil)
-		got := []int{w.pass(1000, 2500, 0), w.pass(2500, 4300, 0), w.pass(4300, 6309, 0), w.pass(0, 1000, 0)}
-		if diff := cmp.Diff([]int{1500, 9, 9, 9}, got); diff != "" {
-			t.Errorf("captured in place (-want +got):\n%s", diff)
-		}
-	})
-	t.Run("sent again", func(t *testing.T) {
-		w := newWalker(t, strings.Repeat(frames("D", 991), 6))
-		w.tap.Walk(w.d, w.base, 0, nil)
-		got := []int{w.pass(0, 2000, 0), w.pass(2000, 4000, 0), w.pass(0, 2000, 0), w.pass(1000, 4000, 0), w.pass(4000, 6000, 0)}
-		if diff := cmp.Diff([]int{9, 9, 2000, 3000, 9}, got); diff != "" {
-			t.Errorf("captured in place (-want +got):\n%s", diff)
-		}
-	})
+	for _, test := range []struct {
+		name   string
+		stream string
+		order  [][2]int // packets, as they pass
+		want   []int    // captured in place
+	}{
+		{
+			"what starts a packet is a frame", frames("DDDD", 991, 1491, 1791, 2000),
+			[][2]int{{1000, 2500}, {0, 1000}, {2500, 4300}, {4300, 6309}},
+			[]int{1500, 9, 9, 9},
+		}, {
+			"and where it leads to is another", frames("DDDD", 991, 1491, 1791, 2000),
+			[][2]int{{1000, 2500}, {2500, 4300}, {4300, 6309}, {0, 1000}},
+			[]int{1500, 9, 9, 9},
+		}, {
+			"sent again", strings.Repeat(frames("D", 991), 6),
+			[][2]int{{0, 2000}, {2000, 4000}, {0, 2000}, {1000, 4000}, {4000, 6000}},
+			[]int{9, 9, 2000, 3000, 9},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWalker(t, test.stream)
+			w.tap.Walk(w.d, w.base, 0, nil)
+			var got []int
+			for _, p := range test.order {
+				got = append(got, w.pass(p[0], p[1], 0))
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("captured in place (-want +got):\n%s", diff)
+			}
+		})
+	}
 }
 
 // TestPreface checks that the walk of both directions starts with a connection, and
