@@ -124,7 +124,11 @@ func TestFrames(t *testing.T) {
 		exchanges, packets := accounts["exchanges"].(map[string]any), accounts["packets"].(map[string]any)
 		omitted, _ := packets["omitted_bytes"].(float64)
 		t.Logf("%d exchanges made: %v; %v", made, exchanges, packets)
-		if exchanges["complete"] == float64(made) && omitted > float64(made)*20_000_000*0.95 {
+		complete, _ := exchanges["complete"].(float64)
+		if seen, _ := exchanges["seen"].(float64); seen > float64(made) || complete > seen || accounts["spans"].(map[string]any)["residual"] != 0.0 {
+			t.Errorf("%d exchanges made: %v", made, accounts)
+		}
+		if complete == float64(made) && omitted > float64(made)*20_000_000*0.95 {
 			return
 		}
 		if i == rounds-1 {

@@ -299,11 +299,7 @@ func runH2(t *testing.T, all []capture.Packet) []string {
 	t.Helper()
 	var lines []string
 	table := flow.NewTable(flow.Config{Emit: func(x *exchange.Exchange) { lines = append(lines, h2Line(x)) }})
-	for _, p := range all {
-		table.Packet(p)
-	}
-	table.Close(all[len(all)-1].At)
-	checkAccounts(t, table)
+	replay(t, table, all, 0, everything)
 	slices.Sort(lines)
 	return lines
 }

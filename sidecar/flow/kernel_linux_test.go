@@ -41,33 +41,21 @@ func runInKernel(t *testing.T, tap *bpf.Tap, all []capture.Packet, lag int) []st
 	t.Helper()
 	var lines []string
 	table := flow.NewTable(flow.Config{Skipper: tap, Walker: tap, Emit: func(x *exchange.Exchange) { lines = append(lines, h2Line(x)) }})
-	runTable(t, tap, table, all, lag)
+	replay(t, table, all, lag, inKernel(t, tap))
 	slices.Sort(lines)
 	return lines
 }
 
-func runTable(t *testing.T, tap *bpf.Tap, table *flow.Table, all []capture.Packet, lag int) {
-	t.Helper()
-	var ring []capture.Packet
-	for _, p := range all {
+// inKernel is the filter in the kernel.
+func inKernel(t *testing.T, tap *bpf.Tap) func(int, capture.Packet) (capture.Packet, bool) {
+	return func(_ int, p capture.Packet) (capture.Packet, bool) {
 		n, err := tap.Run(p.Data)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n > 0 {
-			p.Data = p.Data[:min(n, len(p.Data))]
-			ring = append(ring, p)
-		}
-		if len(ring) > lag {
-			table.Packet(ring[0])
-			ring = ring[1:]
-		}
+		p.Data = p.Data[:min(n, len(p.Data))]
+		return p, n > 0
 	}
-	for _, p := range ring {
-		table.Packet(p)
-	}
-	table.Close(all[len(all)-1].At)
-	checkAccounts(t, table)
 }
 
 // TestCutChunks has packets of content in chunks cut, because nobody reads the ring:
@@ -88,7 +76,7 @@ func TestCutChunks(t *testing.T) {
 	tap.Drained()
 	var got []string
 	table := flow.NewTable(flow.Config{Skipper: tap, Walker: tap, Emit: func(x *exchange.Exchange) { got = append(got, line(x)) }})
-	runTable(t, tap, table, w.packets(), 1<<20)
+	replay(t, table, w.packets(), 1<<20, inKernel(t, tap))
 	want := []string{client + " GET a.example / -> 200 complete, 0 up, -1 down"}
 	if diff := cmp.Diff(want, got); diff != "" || tap.Counters().Cut == 0 {
 		t.Errorf("%d packets cut; exchanges (-want +got):\n%s", tap.Counters().Cut, diff)

@@ -174,23 +174,7 @@ func runFiltered(t *testing.T, w *wire, lag int) []string {
 	var lines []string
 	f := &filter{ranges: make(map[bpf.Direction][2]uint32)}
 	table := flow.NewTable(flow.Config{Skipper: f, Emit: func(x *exchange.Exchange) { lines = append(lines, line(x)) }})
-	var ring []capture.Packet
-	var last int64
-	for i, p := range w.packets() {
-		last = p.At
-		if p, ok := f.pass(w, i, p); ok {
-			ring = append(ring, p)
-		}
-		if len(ring) > lag {
-			table.Packet(ring[0])
-			ring = ring[1:]
-		}
-	}
-	for _, p := range ring {
-		table.Packet(p)
-	}
-	table.Close(last)
-	checkAccounts(t, table)
+	replay(t, table, w.packets(), lag, func(i int, p capture.Packet) (capture.Packet, bool) { return f.pass(w, i, p) })
 	if len(f.ranges) > 0 {
 		t.Errorf("the filter still leaves out %v", f.ranges)
 	}

@@ -25,16 +25,35 @@ const (
 func run(t testing.TB, all []capture.Packet) []string {
 	t.Helper()
 	var lines []string
-	table := flow.NewTable(flow.Config{Emit: func(x *exchange.Exchange) { lines = append(lines, line(x)) }})
+	replay(t, flow.NewTable(flow.Config{Emit: func(x *exchange.Exchange) { lines = append(lines, line(x)) }}), all, 0, everything)
+	return lines
+}
+
+// replay has a table take what a filter, which is lag packets ahead, captures of
+// packets, ends the capture and checks the accounts.
+func replay(t testing.TB, table *flow.Table, all []capture.Packet, lag int, filter func(i int, p capture.Packet) (capture.Packet, bool)) {
+	t.Helper()
+	var ring []capture.Packet
 	var last int64
-	for _, p := range all {
+	for i, p := range all {
 		last = max(last, p.At)
+		if p, ok := filter(i, p); ok {
+			ring = append(ring, p)
+		}
+		if len(ring) > lag {
+			table.Packet(ring[0])
+			ring = ring[1:]
+		}
+	}
+	for _, p := range ring {
 		table.Packet(p)
 	}
 	table.Close(last)
 	checkAccounts(t, table)
-	return lines
 }
+
+// everything is what a filter captures that leaves out nothing.
+func everything(_ int, p capture.Packet) (capture.Packet, bool) { return p, true }
 
 func line(x *exchange.Exchange) string {
 	return fmt.Sprintf("%s %s %s %s -> %d %s, %d up, %d down", x.Peers.Client, x.Request.Method,

@@ -105,22 +105,7 @@ func runWalked(t *testing.T, w *wire, lag int) []string {
 	var lines []string
 	k := newWalk(w)
 	table := flow.NewTable(flow.Config{Skipper: k, Walker: k, Emit: func(x *exchange.Exchange) { lines = append(lines, h2Line(x)) }})
-	var ring []capture.Packet
-	all := w.packets()
-	for i, p := range all {
-		if p, ok := k.take(i, p); ok {
-			ring = append(ring, p)
-		}
-		if len(ring) > lag {
-			table.Packet(ring[0])
-			ring = ring[1:]
-		}
-	}
-	for _, p := range ring {
-		table.Packet(p)
-	}
-	table.Close(all[len(all)-1].At)
-	checkAccounts(t, table)
+	replay(t, table, w.packets(), lag, k.take)
 	if len(k.walked) > 0 {
 		t.Errorf("the filter still walks %v", k.walked)
 	}
