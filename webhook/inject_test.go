@@ -3,7 +3,6 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,9 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
-)
 
-var update = flag.Bool("update", false, "write the golden files")
+	"github.com/spile-dev/spile/internal/golden"
+)
 
 // testConfig is what testdata/sidecar.yaml says.
 var testConfig = sync.OnceValue(func() Config {
@@ -49,7 +48,7 @@ func TestInjectGolden(t *testing.T) {
 			if again, twice := inject(t, once, p); !bytes.Equal(once, twice) {
 				t.Errorf("second round (reason %q) changes the pod: %s", again.Reason, cmp.Diff(string(once), string(twice)))
 			}
-			compareGolden(t, strings.TrimSuffix(input, ".in.yaml")+".golden.yaml", render(t, d, once))
+			golden.Compare(t, strings.TrimSuffix(input, ".in.yaml")+".golden.yaml", string(render(t, d, once)))
 		})
 	}
 }
@@ -146,23 +145,6 @@ func render(t *testing.T, d Decision, pod []byte) []byte {
 	}
 	b.Write(out)
 	return b.Bytes()
-}
-
-func compareGolden(t *testing.T, path string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatalf("%v; run go test -update", err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", path, diff)
-	}
 }
 
 // Every reason has a golden case, named after it or listed as its header.

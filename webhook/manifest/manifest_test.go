@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,10 +9,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/spile-dev/spile/internal/golden"
 	"github.com/spile-dev/spile/webhook"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 var testOptions = Options{
 	Sidecar:   webhook.Config{Image: "sidecar:1", Version: "test"},
@@ -42,19 +40,7 @@ func TestGolden(t *testing.T) {
 					t.Errorf("%s %s: reformatted %t", r.Kind, r.Name, r.Reformatted)
 				}
 			}
-			golden := strings.Replace(input, ".in.", ".golden.", 1)
-			if *update {
-				if err := os.WriteFile(golden, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatalf("%v; run go test -update", err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			golden.Compare(t, strings.Replace(input, ".in.", ".golden.", 1), string(got))
 			if again, _, err := Inject(got, testOptions); err != nil || !bytes.Equal(got, again) {
 				t.Errorf("second round, error %v (-once +twice):\n%s", err, cmp.Diff(string(got), string(again)))
 			}
