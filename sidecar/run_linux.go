@@ -3,9 +3,12 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
+	"github.com/spile-dev/spile/sidecar/capture"
 	"github.com/spile-dev/spile/sidecar/exchange"
 	"github.com/spile-dev/spile/sidecar/export"
 	"github.com/spile-dev/spile/sidecar/flow"
@@ -39,7 +42,7 @@ func Run(ctx context.Context, c Config, version string, started time.Time, log *
 
 	stop := context.AfterFunc(ctx, tap.Stop)
 	defer stop()
-	err = flow.Pump(p.source, p.source.table)
+	err = follow(p.source, p.source.table)
 	if err != nil {
 		log.Error("capture ended", "error", err)
 	}
@@ -47,6 +50,18 @@ func Run(ctx context.Context, c Config, version string, started time.Time, log *
 	if ctx.Err() == nil {
 		Idle(ctx, log, err)
 	}
+}
+
+// follow is flow.Pump for what may be hostile: a packet that makes it panic ends the
+// capture. Were it to end the process, another packet could do it again, and keep
+// the pod unready.
+func follow(source capture.Source, table *flow.Table) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("panic: %v\n%s", fault, debug.Stack())
+		}
+	}()
+	return flow.Pump(source, table)
 }
 
 // handOver returns how long packets may wait in a ring, as a part of the delay

@@ -11,11 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"text/template"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -130,11 +132,29 @@ func (c cluster) runJob(t *testing.T, manifest, namespace, job string, more map[
 	t.Helper()
 	more["Namespace"], more["Job"] = namespace, job
 	c.apply(t, manifest, more)
-	if _, err := command("", "kubectl", "-n", namespace, "wait", "job/"+job, "--for=condition=Complete", "--timeout=120s"); err != nil {
-		logs, _ := command("", "kubectl", "-n", namespace, "logs", "job/"+job, "--all-containers")
-		t.Fatalf("%v\n%s", err, logs)
+	return awaitJob(t, namespace, job)
+}
+
+// awaitJob waits until a Job completes, or fails the test with its logs; it returns
+// the Job's one pod.
+func awaitJob(t *testing.T, namespace, job string) corev1.Pod {
+	t.Helper()
+	var conditions []batchv1.JobCondition
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(250 * time.Millisecond) {
+		conditions = get[batchv1.Job](t, "-n", namespace, "job", job).Status.Conditions
+		is := func(kind batchv1.JobConditionType) bool {
+			return slices.ContainsFunc(conditions, func(c batchv1.JobCondition) bool { return c.Type == kind && c.Status == corev1.ConditionTrue })
+		}
+		if is(batchv1.JobComplete) {
+			return onePod(t, namespace, "job-name="+job)
+		}
+		if is(batchv1.JobFailed) {
+			break
+		}
 	}
-	return onePod(t, namespace, "job-name="+job)
+	logs, _ := command("", "kubectl", "-n", namespace, "logs", "job/"+job, "--all-containers", "--tail=50")
+	t.Fatalf("job %s has not completed: %+v\n%s", job, conditions, logs)
+	return corev1.Pod{}
 }
 
 // loadImages hands every archive in dir to the command line load; an empty

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -15,11 +16,16 @@ import (
 // testKill kills a sidecar in the midst of load. The application notices nothing;
 // what is lost is what had not left the sidecar and what was sent while it was
 // away; and the restart is there to see, in the pod's status and in the metrics.
+// The load is sent to the pod: it is not ready meanwhile, and a Service without a
+// pod that is refuses connections.
 func (c cluster) testKill(t *testing.T) {
 	const rate, total = 100, 1200
 	before := onePod(t, red, "app=catalog")
 	known := spansSeen(t)
-	c.apply(t, "load.yaml", map[string]any{"Namespace": plain, "Job": "kill-load", "Target": "http://catalog." + red, "Requests": total, "Workers": 64, "Rate": rate})
+	c.apply(t, "load.yaml", map[string]any{
+		"Namespace": plain, "Job": "kill-load", "Requests": total, "Workers": 64, "Rate": rate,
+		"Target": "http://" + net.JoinHostPort(before.Status.PodIP, "8080"),
+	})
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		out, _ := command("", "kubectl", "-n", plain, "logs", "job/kill-load")
 		if strings.Count(out, "\n") > rate {
@@ -30,7 +36,7 @@ func (c cluster) testKill(t *testing.T) {
 		}
 	}
 	c.runJob(t, "kill.yaml", plain, "kill", map[string]any{"Node": before.Spec.NodeName, "UID": string(before.UID)})
-	kubectl(t, "-n", plain, "wait", "job/kill-load", "--for=condition=Complete", "--timeout=120s")
+	awaitJob(t, plain, "kill-load")
 	made := report(t, plain, "kill-load")
 	if len(made) != total {
 		t.Errorf("%d of %d requests were answered", len(made), total)
