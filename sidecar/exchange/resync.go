@@ -91,15 +91,13 @@ func (c *Conn) resync(d Dir, s Segment, b []byte) bool {
 	if c.kind == KindUndecided && s.Aligned && c.resyncH2(d, s, b) {
 		return true
 	}
-	if !s.Aligned || c.pipelines || c.count > 0 && d != c.client || requestLine(b) != yes {
+	if !s.Aligned || c.pipelines || c.count > 0 && d != c.client || requestLine(b) != yes || !knownMethod(b) {
+		return false // without a known method it may be the end of one
+	}
+	if c.any && (c.lastDir == d || c.interim || s.Ack != c.sides[d.Opposite()].next) {
 		return false
 	}
-	switch {
-	case !c.any && !knownMethod(b): // it may be the end of one
-		return false
-	case c.any && (c.lastDir == d || c.interim || s.Ack != c.sides[d.Opposite()].next):
-		return false
-	case c.any:
+	if c.any {
 		c.e.Stats.Resyncs++
 	}
 	c.lost, c.unsure = false, true
