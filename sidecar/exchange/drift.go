@@ -47,7 +47,7 @@ func (c *Conn) drift(d Dir) bool {
 		// The first request since a boundary was found may be content, of an upload that
 		// started before: more so if nothing came before it.
 		p := c.upload
-		if p == nil || p.ambiguous || p.unsent || c.sides[d.Opposite()].body.framing == adrift || c.unsure && p.x.Wire.Index == 0 {
+		if p == nil || p.ambiguous || p.unsent || c.adrift() || c.unsure && p.x.Wire.Index == 0 {
 			return false
 		}
 	case len(c.pending) != 1 || !c.pending[0].requestDone || client.mode != atStart || c.pipelines:

@@ -114,6 +114,9 @@ func TestAdrift(t *testing.T) {
 		{"down, content that looks like an end", []step{c(get), s(down), sLost(part), s(end), s(end), c(get), s(ok5)}, []string{adriftDown, gotOK}},
 		{"down, content that looks like an end, then its end", []step{c(get), s(down), sLost(part), s(end), s(part), sFIN, cFIN}, nil},
 		{"down, pipelined", []step{c(get + get), s(down), sLost(part), s(end + ok5)}, nil},
+		{"down, then up", []step{c(get), s(down), sLost(part), s(end), c(up), cLost(part), c(end), s(ok5), c(get), s(ok5)}, []string{adriftDown, adriftUp, gotOK}},
+		{"down to its end, then up", []step{c(get), s(down), sLost(end), c(up), cLost(part), c(end), s(ok5), c(get), s(ok5)}, []string{adriftDown, adriftUp, gotOK}},
+		{"down to its end, then up, more down", []step{c(get), s(down), sLost(part), c(up), cLost(part), s(part), c(end), s(ok5), c(get), s(ok5)}, []string{gotOK}},
 		{"up and down", []step{c(up), cLost(end), s(down), sLost(part), s(end), c(get), s(ok5)}, []string{gotOK}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
