@@ -5,6 +5,15 @@ import (
 	"strings"
 )
 
+// leadingLines returns how long the empty lines before a message are.
+func leadingLines(b []byte) int {
+	n := 0
+	for n < len(b) && (b[n] == '\r' || b[n] == '\n') {
+		n++
+	}
+	return n
+}
+
 // headEnd returns the length of the message head that b starts with, the empty
 // line included, or -1 if it is not complete. It accepts lines that end with a
 // bare LF (RFC 9112, section 2.2), which the parser then marks. The search

@@ -79,14 +79,6 @@ func startsMessage(b []byte, before int, request bool) answer {
 	return statusLine(b)
 }
 
-func leadingLines(b []byte) int {
-	n := 0
-	for n < len(b) && (b[n] == '\r' || b[n] == '\n') {
-		n++
-	}
-	return n
-}
-
 // notHTTP gives up a connection on which something else follows.
 func (c *Conn) notHTTP() {
 	c.dropHead(DropMalformed)
@@ -277,6 +269,9 @@ func (c *Conn) feedBody(d Dir, s Segment, b []byte) int {
 			return len(b)
 		}
 		c.upload.unsent = false
+	}
+	if d == c.client && side.body.framing == adrift { // it may have ended, and requests may follow
+		c.countLost(d, s, b)
 	}
 	n, state := side.body.consume(b)
 	if d == c.client {

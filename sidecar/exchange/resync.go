@@ -107,8 +107,9 @@ func (c *Conn) resync(d Dir, s Segment, b []byte) bool {
 	return true
 }
 
-// countLost counts what starts in a segment while no boundary is known: a
-// request that becomes no exchange, or a response to one that was not seen.
+// countLost counts what starts in a segment while no boundary is known, on the
+// connection or of content that is adrift: a request that becomes no exchange, or a
+// response to one that was not seen.
 func (c *Conn) countLost(d Dir, s Segment, b []byte) {
 	switch {
 	case !s.Aligned || c.kind != KindUndecided && c.kind != KindHTTP1:
@@ -123,7 +124,7 @@ func (c *Conn) countLost(d Dir, s Segment, b []byte) {
 		}
 		// One request after another, or content that looks like one: in either case
 		// the next response may be to what was missed.
-		c.pipelines = c.pipelines || c.gapped && c.lastDir == d
+		c.pipelines = c.pipelines || (c.gapped || !c.lost) && c.lastDir == d
 		c.e.dropUnparsed(DropGap)
 	}
 }

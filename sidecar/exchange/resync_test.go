@@ -181,6 +181,8 @@ func TestCountedWhileLost(t *testing.T) {
 		{"responses whose starts are missing", []step{c(get), sLost(ok5[:9]), s(ok5[9:]), c(get), sLost(ok5[:9]), s(ok5[9:]), c(get)}, 3, 0, 0},
 		{"a request line that is cut off", []step{c(get[:9]), cLost(get[9:]), s(ok5)}, 1, 0, 1},
 		{"requests only, the second cut off", []step{c(get), c(get[:9]), cLost(get[9:]), c(get)}, 3, 0, 0},
+		{"a request behind content in chunks of which bytes are missing", []step{c(get), s(ok5), c(post + "Transfer-Encoding: chunked\r\n\r\n"), cLost("5\r\nhello\r\n"), c("0\r\n\r\n"), c(get), s(ok5), s(ok5)}, 3, 2, 1},
+		{"several, of a client that is then known to pipeline", []step{c(get), s(ok5), c(post + "Transfer-Encoding: chunked\r\n\r\n"), cLost("5\r\nhello\r\n0\r\n\r\n"), c(get), s(ok5), c(get), s(ok5), c(get), s(ok5)}, 5, 2, 2},
 	} {
 		for _, fromStart := range []bool{true, false} {
 			r := newReplay(exchange.Limits{}, fromStart)
