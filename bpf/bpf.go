@@ -28,7 +28,7 @@ type Counters struct {
 	Omitted      uint64 // not needed, as user space said
 	OmittedBytes uint64 // payload of packets left out or cut to their headers
 	Captured     uint64 // handed to user space
-	Cut          uint64 // of these, cut because user space lagged behind
+	Cut          uint64 // of these, cut because user space lagged behind or their direction is brief
 	LoopbackCopy uint64 // the sent copy of a loopback packet
 	Walked       uint64 // of the captured, cut to what of their HTTP/2 frames is needed
 	Unsynced     uint64 // of the captured, those in which no frame was found where one was looked for

@@ -3,6 +3,7 @@ package bpf
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -107,13 +108,59 @@ func (p *piece) again() bool {
 // numbers. Those that nobody asks for, because their packet was lost or captured
 // whole, make room for new ones.
 type pieces struct {
-	of    map[uint32][]piece // by the lower half of the direction's id
+	of    map[uint32]*queue // by the lower half of the direction's id
+	spare []*queue          // empty, to be used again
 	n     int
 	count uint32        // that came
 	stale atomic.Uint64 // that nobody asked for
 }
 
 const maxPieces = 4096
+
+// queue is the pieces of a direction, of which the first have been asked for.
+type queue struct {
+	all  []piece
+	past int
+}
+
+func (q *queue) waiting() []piece { return q.all[q.past:] }
+
+// add puts a piece where it belongs, most often last.
+func (q *queue) add(p piece) {
+	if q.past > len(q.all)/2 {
+		q.all, q.past = append(q.all[:0], q.waiting()...), 0
+	}
+	i := len(q.all)
+	for i > q.past && before(p.seq, q.all[i-1].seq) {
+		i--
+	}
+	q.all = slices.Insert(q.all, i, p)
+}
+
+// queue returns that of a direction.
+func (s *pieces) queue(tag uint32) *queue {
+	q := s.of[tag]
+	if q != nil {
+		return q
+	}
+	if n := len(s.spare); n > 0 {
+		q, s.spare = s.spare[n-1], s.spare[:n-1]
+	} else {
+		q = new(queue)
+	}
+	s.of[tag] = q
+	return q
+}
+
+// release forgets the queue of a direction.
+func (s *pieces) release(tag uint32, q *queue) {
+	const most, large = 16, 1024
+	delete(s.of, tag)
+	if len(s.spare) < most && cap(q.all) <= large {
+		q.all, q.past = q.all[:0], 0
+		s.spare = append(s.spare, q)
+	}
+}
 
 func before(a, b uint32) bool { return int32(a-b) < 0 }
 
@@ -130,32 +177,25 @@ func (s *pieces) add(record []byte) {
 	if s.n >= maxPieces {
 		s.expire(maxPieces / 2)
 	}
-	queue := s.of[tag]
-	i := len(queue)
-	for i > 0 && before(p.seq, queue[i-1].seq) {
-		i--
-	}
-	queue = append(queue, piece{})
-	copy(queue[i+1:], queue[i:])
-	queue[i] = p
-	s.of[tag] = queue
+	s.queue(tag).add(p)
 	s.n++
 }
 
 // expire forgets pieces of which so many came later.
 func (s *pieces) expire(later uint32) {
-	for tag, queue := range s.of {
-		kept := queue[:0]
-		for _, p := range queue {
+	for tag, q := range s.of {
+		waiting := len(q.waiting())
+		kept := q.all[:0]
+		for _, p := range q.waiting() {
 			if s.count-p.age <= later {
 				kept = append(kept, p)
-				continue
 			}
-			s.n--
-			s.stale.Add(1)
 		}
-		if s.of[tag] = kept; len(kept) == 0 {
-			delete(s.of, tag)
+		q.all, q.past = kept, 0
+		s.n -= waiting - len(kept)
+		s.stale.Add(uint64(waiting - len(kept)))
+		if len(kept) == 0 {
+			s.release(tag, q)
 		}
 	}
 }
@@ -163,29 +203,31 @@ func (s *pieces) expire(later uint32) {
 // next returns the first piece of a direction that ends behind from, if it starts
 // before to. Those that end before are forgotten.
 func (s *pieces) next(tag, from, to uint32) (seq uint32, b []byte, ok bool) {
-	queue := s.of[tag]
-	for len(queue) > 0 && !before(from, queue[0].end()) {
-		if queue[0].again() {
-			continue
+	q := s.of[tag]
+	if q == nil {
+		return 0, nil, false
+	}
+	for q.past < len(q.all) {
+		p := &q.all[q.past]
+		if before(from, p.end()) {
+			return p.seq, p.bytes[:p.n], before(p.seq, to)
 		}
-		queue = queue[1:]
-		s.n--
+		if !p.again() {
+			q.past++
+			s.n--
+		}
 	}
-	if len(queue) == 0 {
-		delete(s.of, tag)
-		return 0, nil, false
-	}
-	s.of[tag] = queue
-	if !before(queue[0].seq, to) {
-		return 0, nil, false
-	}
-	return queue[0].seq, queue[0].bytes[:queue[0].n], true
+	s.release(tag, q)
+	return 0, nil, false
 }
 
 func (s *pieces) forget(tag uint32) {
-	s.n -= len(s.of[tag])
-	s.stale.Add(uint64(len(s.of[tag])))
-	delete(s.of, tag)
+	if q := s.of[tag]; q != nil {
+		n := len(q.waiting())
+		s.n -= n
+		s.stale.Add(uint64(n))
+		s.release(tag, q)
+	}
 }
 
 // Piece returns the first bytes of a direction, captured beside its packets, that

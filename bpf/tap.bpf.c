@@ -6,7 +6,8 @@
  * from its IP header on and returns how many bytes of it the socket gets. It
  * cannot change or delay the packet. It leaves a packet out where user space has
  * said that it is not needed, and of HTTP/2 what is inside DATA frames: walk.h. Of
- * payload it reads nothing but frame headers and the last bytes of what it cuts.
+ * payload it reads nothing but frame headers and the first and last bytes of what it
+ * cuts.
  *
  * Linux 5.8 (CAP_BPF, ring buffers), CAP_BPF and CAP_NET_RAW. No loops, no
  * packet pointers and only fixed-length loads, so that the verifier accepts it
@@ -68,9 +69,9 @@ static __always_inline struct tap_skip *skip_at(__u64 id, __u32 neighbour)
 
 /*
  * A direction lies in the slot that its hash names or in that slot's neighbour.
- * Returns the range that is not needed: span << 32 | from. No pointer that may be 0
- * leaves the functions that look one up: the verifier follows it, as if the CPU had
- * mispredicted, to where it is used.
+ * Returns the range that is not needed, and whether the direction is brief:
+ * span << 32 | from. No pointer that may be 0 leaves the functions that look one up:
+ * the verifier follows it, as if the CPU had mispredicted, to where it is used.
  */
 static __always_inline __u64 skip_of(__u64 id)
 {
@@ -120,7 +121,7 @@ static __always_inline int is_own(struct __sk_buff *skb, __u16 source, __u16 des
  * packet is cut: what is missing of it is a body, or else a gap like any other.
  * One of which all is needed, as far as is known, is cut a little later.
  */
-static __always_inline __u32 ration(struct __sk_buff *skb, __u32 headers, __u32 payload, __u32 needed, struct tap_counters *c)
+static __always_inline __u32 ration(struct __sk_buff *skb, __u32 headers, __u32 payload, __u32 needed)
 {
 	__u64 which = skb->ifindex != LOOPBACK_IFINDEX;
 	struct tap_room *room = bpf_map_lookup_elem(&rooms, &which);
@@ -130,10 +131,8 @@ static __always_inline __u32 ration(struct __sk_buff *skb, __u32 headers, __u32 
 	if (payload > TAP_CUT && room->limit) {
 		long long held = *(volatile __u64 *)&room->given - *(volatile __u64 *)&room->taken;
 
-		if (held > (long long)(needed ? 3 * room->limit : room->limit)) {
-			COUNT(cut, 1);
+		if (held > (long long)(needed ? 3 * room->limit : room->limit))
 			payload = TAP_CUT;
-		}
 	}
 	__sync_fetch_and_add(&room->given, headers + payload + TAP_OVERHEAD);
 	return payload;
@@ -141,16 +140,38 @@ static __always_inline __u32 ration(struct __sk_buff *skb, __u32 headers, __u32 
 
 static __always_inline int is_not_needed(__u64 range, __u32 seq, __u32 payload)
 {
-	__u32 offset = seq - (__u32)range;
+	__u32 offset = seq - (__u32)range, span = range >> 32 & ~TAP_BRIEF;
 
-	return offset < range >> 32 && (__u64)offset + payload <= range >> 32;
+	return offset < span && (__u64)offset + payload <= span;
+}
+
+/*
+ * Tells whether of a packet the start and the end are enough. The end is a piece;
+ * without pieces nothing would tell where the content of a brief direction ends.
+ */
+static __always_inline int is_brief(__u64 range, __u32 payload, int walking)
+{
+	return walking && payload > TAP_LARGE && (range >> 32 & TAP_BRIEF);
+}
+
+static __always_inline int is_capital(__u64 x)
+{
+	return (x & 0xff) - 'A' < 26;
+}
+
+/* Tells whether a message may start with a packet: a method, or HTTP. */
+static __always_inline int may_start(struct __sk_buff *skb, __u32 base)
+{
+	__u64 x = 0;
+
+	return !bpf_skb_load_bytes(skb, base, &x, sizeof(x)) && is_capital(x) && is_capital(x >> 8) && is_capital(x >> 16);
 }
 
 static __always_inline int tap_segment(struct __sk_buff *skb, struct segment *s, struct tap_counters *c, int walking)
 {
-	__u32 headers, payload, seq, keep, given, needed = 0;
+	__u32 headers, payload, seq, keep, given, needed = 0, cut = 0;
 	struct tcp t;
-	__u64 id;
+	__u64 id, range;
 
 	if (bpf_skb_load_bytes(skb, s->headers, &t, sizeof(t))) {
 		COUNT(malformed, 1);
@@ -177,13 +198,17 @@ static __always_inline int tap_segment(struct __sk_buff *skb, struct segment *s,
 	id = direction_id(s, &t);
 	seq = __builtin_bswap32(t.seq);
 	keep = payload;
+	range = skip_of(id);
 	if (t.flags & TCP_SYN) {
 		/* A new connection on the same ports: what was said of the last one is void. */
 		end_skip(id);
 		if (walking)
 			end_walk(id);
-	} else if (is_not_needed(skip_of(id), seq, payload)) {
+	} else if (is_not_needed(range, seq, payload)) {
 		keep = WALK_OMIT;
+	} else if (is_brief(range, payload, walking)) {
+		keep = may_start(skb, headers) ? TAP_LARGE : 0;
+		cut = 1;
 	} else if (walking && payload) {
 		keep = walk(skb, id, headers, payload, seq);
 		if (keep == (__u32)WALK_PREFACE) {
@@ -209,9 +234,12 @@ static __always_inline int tap_segment(struct __sk_buff *skb, struct segment *s,
 	COUNT(captured, 1);
 	if (keep < payload)
 		COUNT(omitted_bytes, payload - keep);
-	given = ration(skb, headers, keep, needed, c);
-	if (walking && given < keep)
-		send_end(skb, id, seq, headers, payload, c);
+	given = ration(skb, headers, keep, needed);
+	if (cut || given < keep) {
+		COUNT(cut, 1);
+		if (walking)
+			send_end(skb, id, seq, headers, payload, c);
+	}
 	return headers + given;
 }
 

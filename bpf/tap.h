@@ -12,6 +12,7 @@ enum tap_limits {
 	TAP_CPUS = 32,         /* counter rows; CPUs beyond share them */
 	TAP_PORT_WORDS = 1024, /* 65,536 ports, a bit each */
 	TAP_CUT = 2048,        /* bytes of payload that a packet is cut to when room is short */
+	TAP_LARGE = 16 << 10,  /* bytes of payload above which a packet of a brief direction is cut */
 	TAP_OVERHEAD = 104,    /* bytes that a packet takes in a ring beside its own, about */
 
 	TAP_WALK_SLOTS = 512,        /* power of two */
@@ -34,12 +35,17 @@ struct tap_room {
  * A direction of a connection, and the sequence numbers in it that user space
  * has no need of: [from, from + span). One 64-bit store changes the range, so
  * that the filter never sees half of one.
+ *
+ * A direction may also be brief: user space has lost count of the content in it, and
+ * of large packets needs but the head of a message that starts one, and the end.
  */
 struct tap_skip {
 	__u64 id; /* hash of addresses and ports, 0 if free */
 	__u32 from;
-	__u32 span;
+	__u32 span; /* below TAP_BRIEF, which is added if the direction is brief */
 };
+
+#define TAP_BRIEF (1U << 31)
 
 /*
  * A direction of an HTTP/2 connection, and where its next frame header is. A
@@ -91,7 +97,7 @@ struct tap_counters {
 	__u64 omitted;       /* not needed, as user space said */
 	__u64 omitted_bytes; /* their payload, in bytes */
 	__u64 captured;      /* handed to user space */
-	__u64 cut;           /* of these, cut because user space lags behind */
+	__u64 cut;           /* of these, cut because user space lags behind or a direction is brief */
 	__u64 loopback_copy; /* the sent copy of a loopback packet */
 	__u64 walked;        /* of the captured, those cut to what of their frames is needed */
 	__u64 unsynced;      /* of the captured, those of a walk whose frames were not found */

@@ -56,7 +56,7 @@ func load(program func(*Tap, *ebpf.CollectionSpec) error) (*Tap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the filter's object: %w", err)
 	}
-	t := &Tap{seed: rand.Uint64(), pieces: pieces{of: make(map[uint32][]piece)}}
+	t := &Tap{seed: rand.Uint64(), pieces: pieces{of: make(map[uint32]*queue)}}
 	if err := spec.Variables[tapVarHashSeed].Set(t.seed); err != nil {
 		return nil, fmt.Errorf("seeding the filter: %w", err)
 	}
@@ -246,9 +246,11 @@ func (t *Tap) slot(id uint64) *tapTapSkip {
 
 // Skip tells the filter that the bytes from sequence number from on, span of
 // them, at most MaxSpan, are not needed: it leaves out packets that lie within.
-// It replaces what was said of the direction before; a span of 0 takes it back.
-// It reports whether there was room to note it; without, everything is captured.
-func (t *Tap) Skip(d *Direction, from, span uint32) bool {
+// If the direction is brief, of other large packets it captures the start, and the
+// end as a piece; if it has no pieces, all. Skip replaces what was said of the
+// direction before. It reports whether there was room to note it; without,
+// everything is captured.
+func (t *Tap) Skip(d *Direction, from, span uint32, brief bool) bool {
 	id := t.id(d)
 	s := t.slot(id)
 	if s == nil {
@@ -258,7 +260,11 @@ func (t *Tap) Skip(d *Direction, from, span uint32) bool {
 		setRange(s, 0, 0)
 		atomic.StoreUint64(&s.Id, id)
 	}
-	setRange(s, from, min(span, MaxSpan))
+	span = min(span, MaxSpan)
+	if brief {
+		span |= tapBrief
+	}
+	setRange(s, from, span)
 	return true
 }
 
@@ -270,6 +276,8 @@ func (t *Tap) Forget(d *Direction) {
 		atomic.StoreUint64(&s.Id, 0)
 	}
 }
+
+const tapBrief = 1 << 31 // TAP_BRIEF in C
 
 // setRange stores both numbers at once, as the filter reads them.
 func setRange(s *tapTapSkip, from, span uint32) {

@@ -122,7 +122,7 @@ func TestSkip(t *testing.T) {
 	payload := strings.Repeat("x", 10)
 	for _, ends := range [][2]netip.AddrPort{{client4, server4}, {client6, server6}} {
 		d := direction(ends[0], ends[1])
-		if !tap.Skip(d, from, span) {
+		if !tap.Skip(d, from, span, false) {
 			t.Fatal("no room")
 		}
 		for _, test := range []struct {
@@ -158,7 +158,7 @@ func TestSkip(t *testing.T) {
 		if got := captured(t, tap, inside); got != len(inside) {
 			t.Error("a new connection on the same ports does not end the skip")
 		}
-		tap.Skip(d, from, span)
+		tap.Skip(d, from, span, false)
 		tap.Forget(d)
 		if got := captured(t, tap, inside); got != len(inside) {
 			t.Error("leaves out what was taken back")
@@ -220,7 +220,7 @@ func TestFullSkips(t *testing.T) {
 	for i := range tried {
 		d := direction(client4, server4)
 		d.SourcePort = uint16(i)
-		if tap.Skip(d, 0, 1<<20) {
+		if tap.Skip(d, 0, 1<<20, false) {
 			noted++
 		}
 	}

@@ -231,7 +231,9 @@ func listen(t *testing.T, ns *netns.NS, addr string) net.Listener {
 	return l
 }
 
-// serve answers /status/N with N, /bytes with 4 MB in chunks, with 20 MB if its query asks for a length, anything else with 200.
+// serve answers /status/N with N, /bytes with 4 MB in chunks, with 20 MB if its query
+// asks for a length, /fast with 20 MB as fast as they go, in chunks if its query asks
+// for them, anything else with 200.
 func serve(t *testing.T, ns *netns.NS) {
 	t.Helper()
 	big := make([]byte, 20_000_000)
@@ -255,9 +257,16 @@ func serve(t *testing.T, ns *netns.NS) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
-	mux.HandleFunc("/fast", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", fmt.Sprint(len(big)))
-		_, _ = w.Write(big)
+	mux.HandleFunc("/fast", func(w http.ResponseWriter, r *http.Request) {
+		size := len(big)
+		if r.URL.Query().Has("chunks") {
+			size = 64 << 10
+		} else {
+			w.Header().Set("Content-Length", fmt.Sprint(size))
+		}
+		for piece := range slices.Chunk(big, size) {
+			_, _ = w.Write(piece)
+		}
 	})
 	server := &http.Server{Handler: mux, Protocols: new(http.Protocols)}
 	server.Protocols.SetHTTP1(true)

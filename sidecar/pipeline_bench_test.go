@@ -72,8 +72,8 @@ func BenchmarkPipeline(b *testing.B) {
 // noSkips notes what the filter would be told.
 type noSkips struct{}
 
-func (noSkips) Skip(*bpf.Direction, uint32, uint32) bool { return true }
-func (noSkips) Forget(*bpf.Direction)                    {}
+func (noSkips) Skip(*bpf.Direction, uint32, uint32, bool) bool { return true }
+func (noSkips) Forget(*bpf.Direction)                          {}
 
 // pipeline makes an exchange per iteration.
 func pipeline(b *testing.B, emit func(*exchange.Exchange)) {

@@ -111,6 +111,34 @@ func TestBodies(t *testing.T) {
 	t.Log(accounts)
 }
 
+// TestChunks checks that content in chunks is reported and, if it comes faster than it
+// can be read, left out.
+func TestChunks(t *testing.T) {
+	p := newPods(t)
+	serve(t, p.server)
+	s := start(t, p.server, ebpfCapabilities, "OTEL_TRACES_EXPORTER=none")
+	s.line(t, "capturing")
+	c := newClient(t, p.client)
+	base := "http://" + serverIP + ":8080"
+	big := make([]byte, 20_000_000)
+	const rounds = 10
+	for range rounds {
+		request(t, c, "GET", base+"/fast?chunks", nil, 0)
+		request(t, c, "POST", base+"/upload", readerFunc(bytes.NewReader(big).Read), -1)
+	}
+	c.CloseIdleConnections()
+	accounts := s.stop(t)
+	exchanges, packets := accounts["exchanges"].(map[string]any), accounts["packets"].(map[string]any)
+	if exchanges["complete"] != 2.0*rounds {
+		t.Errorf("%d exchanges made, reported %v", 2*rounds, exchanges)
+	}
+	gaps, _ := exchanges["gaps"].(float64)
+	if omitted, _ := packets["omitted_bytes"].(float64); gaps >= rounds && omitted < rounds*10_000_000 {
+		t.Errorf("of %d MB in chunks %.0f MB were left out: %v", 2*rounds*20, omitted/1e6, accounts)
+	}
+	t.Log(accounts)
+}
+
 // TestFrames checks that bodies over HTTP/2 are reported and nearly all of them left
 // out, as fast as they come: the first of a connection, and several at once. On a
 // busy machine the sidecar may have its turn too late, so that one round of some

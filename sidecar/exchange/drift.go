@@ -61,11 +61,15 @@ func (c *Conn) drift(d Dir) bool {
 	return true
 }
 
-// adrift reports whether where the response in progress ends is not known.
-func (c *Conn) adrift() bool {
-	server := &c.sides[c.client.Opposite()]
-	return c.kind == KindHTTP1 && !c.lost && server.mode == inBody && server.body.framing == adrift
+// Adrift reports whether bytes of the content in progress in a direction are missing,
+// so that where it ends is not known.
+func (c *Conn) Adrift(d Dir) bool {
+	side := &c.sides[d]
+	return c.kind == KindHTTP1 && !c.lost && side.mode == inBody && side.body.framing == adrift
 }
+
+// adrift reports whether where the response in progress ends is not known.
+func (c *Conn) adrift() bool { return c.Adrift(c.client.Opposite()) }
 
 // endDrift ends a response that is adrift where a request follows it. It reports
 // whether b may start a request.

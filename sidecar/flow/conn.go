@@ -326,11 +326,7 @@ func (t *Table) end(c *conn, why exchange.Outcome, at int64) {
 			t.shift(h)
 		}
 		h.late = nil
-		if h.skipping {
-			key := c.direction(d)
-			t.config.Skipper.Forget(&key)
-			h.skipping = false
-		}
+		t.takeBack(c, d)
 		t.unwalk(c, d)
 	}
 	if c.state != closed {
@@ -341,9 +337,10 @@ func (t *Table) end(c *conn, why exchange.Outcome, at int64) {
 	}
 }
 
-func (c *conn) direction(d exchange.Dir) bpf.Direction {
-	if d == 0 {
-		return c.key
+// direction returns what the filter knows a direction by, until the next call.
+func (t *Table) direction(c *conn, d exchange.Dir) *bpf.Direction {
+	if t.told = c.key; d != 0 {
+		t.told = reverse(&c.key)
 	}
-	return reverse(&c.key)
+	return &t.told
 }

@@ -107,5 +107,5 @@ func number(b, far byte) uint32 {
 // counter is a filter that leaves nothing out, and counts the ranges it is told.
 type counter struct{ noted map[bpf.Direction]bool }
 
-func (c *counter) Skip(d *bpf.Direction, _, _ uint32) bool { c.noted[*d] = true; return true }
-func (c *counter) Forget(d *bpf.Direction)                 { delete(c.noted, *d) }
+func (c *counter) Skip(d *bpf.Direction, _, _ uint32, _ bool) bool { c.noted[*d] = true; return true }
+func (c *counter) Forget(d *bpf.Direction)                         { delete(c.noted, *d) }

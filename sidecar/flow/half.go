@@ -10,6 +10,7 @@ type half struct {
 	fin      bool   // FIN was seen, after finSeq
 	ended    bool   // and everything before it
 	skipping bool   // the filter was told to leave out bytes up to skipTo
+	brief    bool   // the filter was told that the direction is brief, since briefAt
 	walking  bool   // the filter was told where frames are
 	unwalked bool   // the filter was told that no frame boundary is known
 	acks     bool   // acked is valid
@@ -20,6 +21,7 @@ type half struct {
 	finAck   uint32 // what the sender of FIN had received
 	skipTo   uint32
 	finAt    int64
+	briefAt  int64
 	// The lowest and the highest acknowledgement number sent in this direction.
 	ackedFirst, acked uint32
 	late              []late // by sequence number

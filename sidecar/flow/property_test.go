@@ -8,11 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/spile-dev/spile/bpf"
-	"github.com/spile-dev/spile/sidecar/capture"
-	"github.com/spile-dev/spile/sidecar/exchange"
-	"github.com/spile-dev/spile/sidecar/flow"
 )
 
 // FuzzDelivery has random conversations arrive in every way that loses nothing:
@@ -106,6 +101,27 @@ func withoutSizes(l, other string) string {
 	})
 }
 
+// FuzzCut has packets cut, as when nobody reads the ring, and from then on the large
+// ones of directions of which that made content lose its size.
+func FuzzCut(f *testing.F) {
+	for seed := range uint64(150) {
+		f.Add(seed, seed, byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, a, b uint64, rate byte) {
+		c := newConversation(rand.New(rand.NewPCG(a, b)), 1+int(a%30), a%2 == 0)
+		w := newWire(c)
+		if a%3 == 0 {
+			w.retransmit()
+			w.duplicate()
+			w.reorder(2+c.IntN(20), 2)
+		}
+		k := newFilter()
+		k.rate, k.large = 2+int(rate%20), 1+c.IntN(200)
+		checkAmong(t, slices.Concat(c.exchanges, c.mistakable), k.run(t, w, c.IntN(6)))
+		t.Logf("%d packets cut, of those %d of brief directions", k.cut, k.shortened)
+	})
+}
+
 // FuzzSnapshot has packets of which only the start was captured.
 func FuzzSnapshot(f *testing.F) {
 	for seed := range uint64(100) {
@@ -119,64 +135,4 @@ func FuzzSnapshot(f *testing.F) {
 		}
 		checkAmong(t, slices.Concat(c.exchanges, c.mistakable), run(t, all))
 	})
-}
-
-// filter does what the filter in the kernel does: it leaves out packets without
-// data and, as far as user space has said so, packets within a body.
-type filter struct {
-	ranges  map[bpf.Direction][2]uint32
-	omitted int
-}
-
-func (f *filter) Skip(d *bpf.Direction, from, span uint32) bool {
-	f.ranges[*d] = [2]uint32{from, min(span, bpf.MaxSpan)}
-	return true
-}
-
-func (f *filter) Forget(d *bpf.Direction) { delete(f.ranges, *d) }
-
-// pass returns the packet as it is captured, and whether it is.
-func (f *filter) pass(w *wire, i int, p capture.Packet) (capture.Packet, bool) {
-	s := w.segments[i]
-	const syn, fin, rst = 2, 1, 4
-	if s.Payload == "" && s.Flags&(syn|fin|rst) == 0 {
-		return p, false
-	}
-	d := segmentDirection(s)
-	r, ok := f.ranges[d]
-	if !ok || s.Flags&syn != 0 {
-		delete(f.ranges, d)
-		return p, true
-	}
-	n := uint32(len(s.Payload))
-	if at := s.Seq - r[0]; at >= r[1] || uint64(at)+uint64(n) > uint64(r[1]) {
-		return p, true
-	}
-	f.omitted += len(s.Payload)
-	if s.Flags&(fin|rst) != 0 {
-		p.Data = p.Data[:len(p.Data)-len(s.Payload)]
-		return p, true
-	}
-	return p, false
-}
-
-func segmentDirection(s sent) bpf.Direction {
-	d := bpf.Direction{SourcePort: s.From.Port(), DestinationPort: s.To.Port()}
-	src, dst := s.From.Addr().As4(), s.To.Addr().As4()
-	copy(d.Source[8:], src[:])
-	copy(d.Destination[8:], dst[:])
-	return d
-}
-
-// runFiltered is run behind a filter that is lag packets ahead.
-func runFiltered(t *testing.T, w *wire, lag int) []string {
-	t.Helper()
-	var lines []string
-	f := &filter{ranges: make(map[bpf.Direction][2]uint32)}
-	table := flow.NewTable(flow.Config{Skipper: f, Emit: func(x *exchange.Exchange) { lines = append(lines, line(x)) }})
-	replay(t, table, w.packets(), lag, func(i int, p capture.Packet) (capture.Packet, bool) { return f.pass(w, i, p) })
-	if len(f.ranges) > 0 {
-		t.Errorf("the filter still leaves out %v", f.ranges)
-	}
-	return lines
 }

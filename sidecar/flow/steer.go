@@ -12,19 +12,37 @@ func (t *Table) steer(c *conn, d exchange.Dir) {
 		return
 	}
 	h := &c.half[d]
-	n := c.x.Skippable(d)
+	n, brief := c.x.Skippable(d), c.brief(d)
 	if !h.known || n < worth {
+		n = 0
+	}
+	switch {
+	case n == 0 && !brief:
 		t.takeBack(c, d)
 		return
-	}
-	if h.skipping && before(h.next, h.skipTo) {
+	case brief != h.brief:
+	case n == 0 && !h.skipping, n > 0 && h.skipping && before(h.next, h.skipTo):
 		return
 	}
 	span := uint32(min(n, window))
-	key := c.direction(d)
-	if t.config.Skipper.Skip(&key, h.next, span) {
-		h.skipping, h.skipTo = true, h.next+span
+	if !t.config.Skipper.Skip(t.direction(c, d), h.next, span, brief) {
+		return
 	}
+	h.skipping, h.skipTo = n > 0, h.next+span
+	if brief && !h.brief {
+		h.briefAt = c.last
+	}
+	h.brief = brief
+}
+
+// brief reports whether of large packets of a direction the start and the end are
+// enough. So it is once bytes of content in chunks are missing, and remains for a
+// while: what comes next is likely to be the same, faster than it can be told of. Then
+// it shows whether content can be captured whole again, and its size be known.
+func (c *conn) brief(d exchange.Dir) bool {
+	const lasting = 10 * second
+	h := &c.half[d]
+	return c.x.Adrift(d) || h.brief && c.last-h.briefAt < lasting
 }
 
 // walks tells the filter where a direction's next frame is, if it is of HTTP/2, and
@@ -49,17 +67,15 @@ func (t *Table) walks(c *conn, d exchange.Dir) bool {
 		return true
 	case exchange.KnownFrames:
 		t.takeBack(c, d)
-		key := c.direction(d)
 		h.unwalked = false
-		h.walking = t.config.Walker.Walk(&key, h.next+after, span, header)
+		h.walking = t.config.Walker.Walk(t.direction(c, d), h.next+after, span, header)
 	}
 	return h.walking
 }
 
 func (t *Table) unwalk(c *conn, d exchange.Dir) {
 	if h := &c.half[d]; h.walking {
-		key := c.direction(d)
-		t.config.Walker.Unwalk(&key)
+		t.config.Walker.Unwalk(t.direction(c, d))
 		h.walking = false
 	}
 }
@@ -97,8 +113,7 @@ func (t *Table) piece(c *conn, d exchange.Dir, end uint32) (hole uint32, piece [
 	if t.config.Walker == nil {
 		return end - next, nil
 	}
-	key := c.direction(d)
-	seq, b, ok := t.config.Walker.Piece(&key, next, end)
+	seq, b, ok := t.config.Walker.Piece(t.direction(c, d), next, end)
 	switch {
 	case !ok:
 		return end - next, nil
@@ -120,16 +135,16 @@ func (t *Table) pass(c *conn, d exchange.Dir, at int64, n uint32) bool {
 	return true
 }
 
-// takeBack has the filter capture a direction again.
+// takeBack has the filter capture a direction again. It reports whether the filter
+// was leaving out packets of it.
 func (t *Table) takeBack(c *conn, d exchange.Dir) bool {
 	h := &c.half[d]
-	if !h.skipping {
-		return false
+	skipping := h.skipping
+	if skipping || h.brief {
+		t.config.Skipper.Forget(t.direction(c, d))
+		h.skipping, h.brief = false, false
 	}
-	key := c.direction(d)
-	t.config.Skipper.Forget(&key)
-	h.skipping = false
-	return true
+	return skipping
 }
 
 func (t *Table) takeBackSkips(c *conn) bool {

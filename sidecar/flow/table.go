@@ -16,9 +16,10 @@ import (
 	"github.com/spile-dev/spile/sidecar/exchange"
 )
 
-// Skipper is told which bytes of a direction are not needed; see bpf.Tap.
+// Skipper is told which bytes of a direction are not needed, and whether of large
+// packets the start and the end are enough; see bpf.Tap.
 type Skipper interface {
-	Skip(d *bpf.Direction, from, span uint32) bool
+	Skip(d *bpf.Direction, from, span uint32, brief bool) bool
 	Forget(d *bpf.Direction)
 }
 
@@ -97,6 +98,7 @@ type Table struct {
 	stalled  []*conn // those with something that waits
 	lastTick int64
 	segment  segment
+	told     bpf.Direction // for direction
 }
 
 // NewTable returns an empty table.

@@ -18,10 +18,9 @@ import (
 // no more than it has to.
 type walk struct {
 	*wire
-	filter
+	*filter
 	walked map[bpf.Direction]bool
 	inside [2][][2]int // payloads that are not needed, of each stream
-	pieces map[bpf.Direction][]walkPiece
 }
 
 type walkPiece struct {
@@ -30,7 +29,7 @@ type walkPiece struct {
 }
 
 func newWalk(w *wire) *walk {
-	k := &walk{wire: w, filter: filter{ranges: make(map[bpf.Direction][2]uint32)}, walked: make(map[bpf.Direction]bool), pieces: make(map[bpf.Direction][]walkPiece)}
+	k := &walk{wire: w, filter: newFilter(), walked: make(map[bpf.Direction]bool)}
 	for from, stream := range w.streams {
 		at := 0
 		if from == 0 {
@@ -50,15 +49,6 @@ func newWalk(w *wire) *walk {
 
 func (k *walk) Walk(d *bpf.Direction, _, _ uint32, _ []byte) bool { k.walked[*d] = true; return true }
 func (k *walk) Unwalk(d *bpf.Direction)                           { delete(k.walked, *d) }
-
-func (k *walk) Piece(d *bpf.Direction, from, to uint32) (seq uint32, b []byte, ok bool) {
-	for _, p := range k.pieces[*d] {
-		if int32(p.seq+uint32(len(p.data))-from) > 0 && int32(p.seq-to) < 0 && (!ok || int32(p.seq-seq) < 0) {
-			seq, b, ok = p.seq, []byte(p.data), true
-		}
-	}
-	return seq, b, ok
-}
 
 // take returns what of the i-th packet is captured in place.
 func (k *walk) take(i int, p capture.Packet) (capture.Packet, bool) {
