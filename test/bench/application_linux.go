@@ -26,21 +26,31 @@ func application([]string, io.Writer) error {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(small)
 	})
-	mux.HandleFunc("GET /download", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", strconv.Itoa(large))
-		_, _ = w.Write(big)
-	})
+	download := func(w http.ResponseWriter, r *http.Request) {
+		left := size(r)
+		w.Header().Set("Content-Length", strconv.Itoa(left))
+		for left > 0 {
+			n, err := w.Write(big[:min(left, len(big))])
+			if left -= n; err != nil {
+				return
+			}
+		}
+	}
+	mux.HandleFunc("GET /download", download)
+	mux.HandleFunc("GET /download/{size}", download)
 	mux.HandleFunc("GET /download-chunked", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set(wireLength, strconv.Itoa(len(chunked(big))))
 		for b := range slices.Chunk(big, chunk) {
 			_, _ = w.Write(b) // makes a chunk of it
 		}
 	})
-	mux.HandleFunc("POST /upload", func(w http.ResponseWriter, r *http.Request) {
-		if n, err := io.Copy(io.Discard, r.Body); err != nil || n != large {
+	upload := func(w http.ResponseWriter, r *http.Request) {
+		if n, err := io.Copy(io.Discard, r.Body); err != nil || n != int64(size(r)) {
 			http.Error(w, fmt.Sprintf("%d bytes, %v", n, err), http.StatusBadRequest)
 		}
-	})
+	}
+	mux.HandleFunc("POST /upload", upload)
+	mux.HandleFunc("POST /upload/{size}", upload)
 	l, err := net.FileListener(os.NewFile(3, "listener"))
 	if err != nil {
 		return err
@@ -53,4 +63,12 @@ func application([]string, io.Writer) error {
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	return server.Serve(l)
+}
+
+// size is how large the content of a download or an upload is to be, in bytes.
+func size(r *http.Request) int {
+	if n, err := strconv.Atoi(r.PathValue("size")); err == nil {
+		return n
+	}
+	return large
 }

@@ -90,8 +90,8 @@ func TestRequest(t *testing.T) {
 	const content = 100_000 // of one chunk and a half
 	server := netip.MustParseAddrPort("10.0.0.1:8080")
 	for _, l := range []load{
-		{Method: "POST", Path: "/upload", Body: content},
-		{Method: "POST", Path: "/upload", Body: content, Chunked: true},
+		{Method: "POST", Path: "/upload", Size: content},
+		{Method: "POST", Path: "/upload", Size: content, Chunked: true},
 	} {
 		head, body, _ := bytes.Cut(l.request(server), []byte("\r\n\r\n"))
 		if n := bytes.Count(body, []byte{0}); n != content {

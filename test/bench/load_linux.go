@@ -24,10 +24,10 @@ type load struct {
 	Path        string
 	Connections int
 	Rate        float64 // requests/s of all connections, whatever the answers take; 0: one after the other
-	Body        int     // of a request, in bytes
+	Size        int     // of the content of a POST, or of a response that is large, in bytes
 	Chunked     bool
 	Reconnect   bool // a new connection for each request
-	Large       bool // throughput is also given in MB/s
+	Go          bool // the client is Go's, not one of plain system calls
 	Streams     int  // of HTTP/2 at once, on each connection; 0: HTTP/1.1
 }
 
@@ -35,13 +35,17 @@ var allLoads = []load{
 	{Name: "small-2000", Title: "Small responses, 16 keep-alive connections, 2,000/s", Method: "GET", Path: "/small", Connections: 16, Rate: 2000},
 	{Name: "small-max", Title: "Small responses, 16 keep-alive connections, as fast as they can", Method: "GET", Path: "/small", Connections: 16},
 	{Name: "connect-100", Title: "A new connection for each request, 100/s", Method: "GET", Path: "/small", Connections: 4, Rate: 100, Reconnect: true},
-	{Name: "download", Title: "Downloads of 10 MB, 4 connections", Method: "GET", Path: "/download", Connections: 4, Large: true},
-	{Name: "download-chunked", Title: "Downloads of 10 MB in chunks of 64 KiB, 4 connections", Method: "GET", Path: "/download-chunked", Connections: 4, Large: true},
-	{Name: "upload", Title: "Uploads of 10 MB with Content-Length, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Body: large, Large: true},
-	{Name: "upload-chunked", Title: "Uploads of 10 MB in chunks of 64 KiB, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Body: large, Chunked: true, Large: true},
-	{Name: "h2-small-max", Title: "HTTP/2, small responses, 100 streams on one connection, as fast as they can", Method: "GET", Path: "/small", Connections: 1, Streams: 100},
-	{Name: "h2-download", Title: "HTTP/2, downloads of 10 MB, 4 connections", Method: "GET", Path: "/download", Connections: 4, Streams: 1, Large: true},
-	{Name: "h2-upload", Title: "HTTP/2, uploads of 10 MB, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Streams: 1, Body: large, Large: true},
+	{Name: "download", Title: "Downloads of 10 MB, 4 connections", Method: "GET", Path: "/download", Connections: 4, Size: large},
+	{Name: "download-chunked", Title: "Downloads of 10 MB in chunks of 64 KiB, 4 connections", Method: "GET", Path: "/download-chunked", Connections: 4, Size: large},
+	{Name: "upload", Title: "Uploads of 10 MB with Content-Length, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Size: large},
+	{Name: "upload-chunked", Title: "Uploads of 10 MB in chunks of 64 KiB, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Size: large, Chunked: true},
+	{Name: "h2-small-max", Title: "HTTP/2, small responses, 100 streams on one connection, as fast as they can", Method: "GET", Path: "/small", Connections: 1, Go: true, Streams: 100},
+	{Name: "h2-download", Title: "HTTP/2, downloads of 10 MB, 4 connections", Method: "GET", Path: "/download", Connections: 4, Size: large, Go: true, Streams: 1},
+	{Name: "h2-upload", Title: "HTTP/2, uploads of 10 MB, 4 connections", Method: "POST", Path: "/upload", Connections: 4, Size: large, Go: true, Streams: 1},
+	{Name: "gib-download", Title: "Downloads of 1 GiB by Go's client", Method: "GET", Path: "/download/1073741824", Connections: 1, Size: 1 << 30, Go: true},
+	{Name: "gib-upload", Title: "Uploads of 1 GiB by Go's client", Method: "POST", Path: "/upload/1073741824", Connections: 1, Size: 1 << 30, Go: true},
+	{Name: "h2-gib-download", Title: "HTTP/2, downloads of 1 GiB", Method: "GET", Path: "/download/1073741824", Connections: 1, Size: 1 << 30, Go: true, Streams: 1},
+	{Name: "h2-gib-upload", Title: "HTTP/2, uploads of 1 GiB", Method: "POST", Path: "/upload/1073741824", Connections: 1, Size: 1 << 30, Go: true, Streams: 1},
 }
 
 // outcome is what a load came to.
@@ -82,8 +86,8 @@ func generate(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if l.Streams > 0 {
-		return json.NewEncoder(stdout).Encode(l.generateH2(server, duration))
+	if l.Go {
+		return json.NewEncoder(stdout).Encode(l.generateGo(server, duration))
 	}
 	runtime.GOMAXPROCS(2 + l.Connections)
 	request := l.request(server)
@@ -129,10 +133,10 @@ func (l load) request(server netip.AddrPort) []byte {
 	switch {
 	case l.Chunked:
 		b.WriteString("Transfer-Encoding: chunked\r\n\r\n")
-		b.Write(chunked(make([]byte, l.Body)))
-	case l.Body > 0:
-		fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n", l.Body)
-		b.Write(make([]byte, l.Body))
+		b.Write(chunked(make([]byte, l.Size)))
+	case l.Method == "POST":
+		fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n", l.Size)
+		b.Write(make([]byte, l.Size))
 	default:
 		b.WriteString("\r\n")
 	}

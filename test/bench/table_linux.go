@@ -24,8 +24,8 @@ func writeTables(w io.Writer, loads []load, arms []arm, results []measurement) e
 		base := of(results, l.Name, nothing)
 		median := func(f func(measurement) float64) float64 { return newSpread(values(base, f)).median }
 		fmt.Fprintf(w, "\n**%s.** With nothing: %s requests/s", l.Title, short(median(throughput)))
-		if l.Large {
-			fmt.Fprintf(w, " (%s MB/s)", short(median(throughput)*large/1e6))
+		if l.Size > 0 {
+			fmt.Fprintf(w, " (%s MB/s)", short(median(throughput)*float64(l.Size)/1e6))
 		}
 		fmt.Fprintf(w, ", latency p50 %s µs, p99 %s µs, CPU of application and clients %s µs/request.\n\n",
 			short(median(p50)), short(median(p99)), short(median(othersCPU)))

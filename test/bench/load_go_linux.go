@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,22 +9,24 @@ import (
 	"time"
 )
 
-// h2client is a connection of HTTP/2 in cleartext, and what its streams came to.
-type h2client struct {
+// goClient is a connection of Go's client, of HTTP/1.1 or of HTTP/2 in cleartext, and
+// what its requests came to.
+type goClient struct {
 	client
 	http http.Client
 	mu   sync.Mutex
 }
 
-// generateH2 is generate for HTTP/2, by Go's client.
-func (l load) generateH2(server netip.AddrPort, duration time.Duration) outcome {
+// generateGo is generate by Go's client.
+func (l load) generateGo(server netip.AddrPort, duration time.Duration) outcome {
 	clients := make([]client, l.Connections)
 	var wg sync.WaitGroup
 	start := now()
 	for i := range clients {
 		p := new(http.Protocols)
-		p.SetUnencryptedHTTP2(true)
-		c := &h2client{client: client{load: l, server: server}, http: http.Client{Transport: &http.Transport{Protocols: p}}}
+		p.SetUnencryptedHTTP2(l.Streams > 0)
+		p.SetHTTP1(l.Streams == 0)
+		c := &goClient{client: client{load: l, server: server}, http: http.Client{Transport: &http.Transport{Protocols: p}}}
 		wg.Go(func() {
 			c.run(start + int64(duration))
 			clients[i] = client{latencies: c.latencies, end: now(), err: c.err}
@@ -36,11 +37,11 @@ func (l load) generateH2(server netip.AddrPort, duration time.Duration) outcome 
 }
 
 // run makes the first request, and with it the connection, before all others.
-func (c *h2client) run(end int64) {
+func (c *goClient) run(end int64) {
 	defer c.http.CloseIdleConnections()
 	c.exchange()
 	var wg sync.WaitGroup
-	for range c.load.Streams {
+	for range max(c.load.Streams, 1) {
 		wg.Go(func() {
 			for now() < end && c.exchange() {
 			}
@@ -49,7 +50,7 @@ func (c *h2client) run(end int64) {
 	wg.Wait()
 }
 
-func (c *h2client) exchange() bool {
+func (c *goClient) exchange() bool {
 	began := now()
 	err := c.request()
 	c.mu.Lock()
@@ -62,11 +63,14 @@ func (c *h2client) exchange() bool {
 	return true
 }
 
-func (c *h2client) request() error {
+func (c *goClient) request() error {
 	l := c.load
-	r, err := http.NewRequest(l.Method, fmt.Sprintf("http://%s%s?page=2", c.server, l.Path), bytes.NewReader(make([]byte, l.Body)))
+	r, err := http.NewRequest(l.Method, fmt.Sprintf("http://%s%s?page=2", c.server, l.Path), http.NoBody)
 	if err != nil {
 		return err
+	}
+	if l.Method == "POST" {
+		r.Body, r.ContentLength = io.NopCloser(io.LimitReader(zeros{}, int64(l.Size))), int64(l.Size)
 	}
 	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	resp, err := c.http.Do(r)
@@ -81,4 +85,12 @@ func (c *h2client) request() error {
 		return fmt.Errorf("answered with %s", resp.Status)
 	}
 	return nil
+}
+
+// zeros is content without an end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
