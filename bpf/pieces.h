@@ -19,6 +19,7 @@ struct {
  */
 struct step {
 	__u64 id, held, model, lo, hi; /* lo, hi: a frame header that waits to be sent */
+	__u64 last;                    /* frame_key of the last frame */
 	__u32 seq;                     /* of that */
 	__u32 length, repeats;         /* as in tap_piece */
 	__u32 pos;                     /* of the next header in the payload */
@@ -26,6 +27,7 @@ struct step {
 	__u32 span;                    /* bytes before it that are of a payload */
 	__u32 keep;                    /* bytes from the payload's start on that are captured in place */
 	__u32 whole;                   /* everything is needed */
+	__u32 frames, same;            /* frame headers so far; all are like the one before them */
 	__u32 base, payload, first;    /* of the packet: offset of its payload, bytes of that, sequence number */
 };
 

@@ -110,9 +110,9 @@ func (p *piece) again() bool {
 type pieces struct {
 	of    map[uint32]*queue // by the lower half of the direction's id
 	spare []*queue          // empty, to be used again
-	n     int
-	count uint32        // that came
-	stale atomic.Uint64 // that nobody asked for
+	n     int               // of them and of runs
+	count uint32            // that came
+	stale atomic.Uint64     // that nobody asked for
 }
 
 const maxPieces = 4096
@@ -121,6 +121,7 @@ const maxPieces = 4096
 type queue struct {
 	all  []piece
 	past int
+	runs []ended // in the order that they ended in
 }
 
 func (q *queue) waiting() []piece { return q.all[q.past:] }
@@ -152,12 +153,19 @@ func (s *pieces) queue(tag uint32) *queue {
 	return q
 }
 
+// releaseEmpty forgets the queue of a direction if nothing waits in it.
+func (s *pieces) releaseEmpty(tag uint32, q *queue) {
+	if len(q.waiting()) == 0 && len(q.runs) == 0 {
+		s.release(tag, q)
+	}
+}
+
 // release forgets the queue of a direction.
 func (s *pieces) release(tag uint32, q *queue) {
 	const most, large = 16, 1024
 	delete(s.of, tag)
 	if len(s.spare) < most && cap(q.all) <= large {
-		q.all, q.past = q.all[:0], 0
+		q.all, q.past, q.runs = q.all[:0], 0, q.runs[:0]
 		s.spare = append(s.spare, q)
 	}
 }
@@ -170,15 +178,20 @@ func (s *pieces) add(record []byte) {
 		return
 	}
 	tag := binary.LittleEndian.Uint32(record)
-	last := record[size-1]
-	p := piece{seq: binary.LittleEndian.Uint32(record[4:]), n: last & 0xf, repeats: last >> 4, age: s.count}
-	copy(p.bytes[:], record[8:])
-	s.count++
 	if s.n >= maxPieces {
 		s.expire(maxPieces / 2)
 	}
-	s.queue(tag).add(p)
+	last, age := record[size-1], s.count
 	s.n++
+	s.count++
+	if last == 0 {
+		q := s.queue(tag)
+		q.runs = append(q.runs, ended{run(binary.LittleEndian.Uint64(record[8:])), age})
+		return
+	}
+	p := piece{seq: binary.LittleEndian.Uint32(record[4:]), n: last & 0xf, repeats: last >> 4, age: age}
+	copy(p.bytes[:], record[8:])
+	s.queue(tag).add(p)
 }
 
 // expire forgets pieces of which so many came later.
@@ -192,11 +205,12 @@ func (s *pieces) expire(later uint32) {
 			}
 		}
 		q.all, q.past = kept, 0
-		s.n -= waiting - len(kept)
-		s.stale.Add(uint64(waiting - len(kept)))
-		if len(kept) == 0 {
-			s.release(tag, q)
-		}
+		gone := waiting - len(kept) + len(q.runs)
+		q.runs = slices.DeleteFunc(q.runs, func(r ended) bool { return s.count-r.age > later })
+		gone -= len(q.runs)
+		s.n -= gone
+		s.stale.Add(uint64(gone))
+		s.releaseEmpty(tag, q)
 	}
 }
 
@@ -217,13 +231,13 @@ func (s *pieces) next(tag, from, to uint32) (seq uint32, b []byte, ok bool) {
 			s.n--
 		}
 	}
-	s.release(tag, q)
+	s.releaseEmpty(tag, q)
 	return 0, nil, false
 }
 
 func (s *pieces) forget(tag uint32) {
 	if q := s.of[tag]; q != nil {
-		n := len(q.waiting())
+		n := len(q.waiting()) + len(q.runs)
 		s.n -= n
 		s.stale.Add(uint64(n))
 		s.release(tag, q)

@@ -58,6 +58,8 @@ struct tap_walk {
 	__u64 early;     /* cursor behind packets that came too early, if a frame starts at early_seq */
 	__u64 held[2];   /* bytes of the header at next, at hole, if a packet ended in it */
 	__u64 model;     /* the first 8 bytes of the last DATA header */
+	__u64 last;      /* frame_key of the frame before next */
+	__u64 run;       /* frames that were left out whole: TAP_RUN */
 	__u32 early_seq;
 	__u32 user;      /* not 0 if user space wrote the slot; else it may be taken */
 };
@@ -73,6 +75,18 @@ enum tap_cursor {
 	TAP_CURSOR_VALID = 63,
 };
 
+/*
+ * A run is frames with the same header, which is also that of the frame before
+ * them: nothing of them is needed but how many there are. It has the sequence
+ * number of the first in its upper half, then their number, then a hash of the header. In a map it
+ * is one word, so that user space may read it while it grows.
+ */
+enum tap_run {
+	TAP_RUN_SEQ = 32,
+	TAP_RUN_FRAMES = 16,
+	TAP_RUN_MOST = 0xffff, /* frames */
+};
+
 /* A few bytes of a direction, captured beside its packets. */
 struct tap_piece {
 	__u32 tag; /* the lower half of the id */
@@ -80,7 +94,8 @@ struct tap_piece {
 	__u8 bytes[15];
 	/*
 	 * How many bytes; and in the upper half how many more times they come, each
-	 * after the payload of the frame that they are the header of.
+	 * after the payload of the frame that they are the header of. 0: the first 8
+	 * bytes are a run.
 	 */
 	__u8 length;
 };

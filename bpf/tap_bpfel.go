@@ -20,6 +20,7 @@ type tapStep struct {
 	Model   uint64
 	Lo      uint64
 	Hi      uint64
+	Last    uint64
 	Seq     uint32
 	Length  uint32
 	Repeats uint32
@@ -28,6 +29,8 @@ type tapStep struct {
 	Span    uint32
 	Keep    uint32
 	Whole   uint32
+	Frames  uint32
+	Same    uint32
 	Base    uint32
 	Payload uint32
 	First   uint32
@@ -77,6 +80,8 @@ type tapTapWalk struct {
 	Early    uint64
 	Held     [2]uint64
 	Model    uint64
+	Last     uint64
+	Run      uint64
 	EarlySeq uint32
 	User     uint32
 }

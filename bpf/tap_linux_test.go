@@ -286,3 +286,27 @@ func TestExactCapabilities(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
+
+// TestLength checks that a socket may have the filter where optmem_max is 20 KiB, as
+// it is before Linux 6.8: 2,550 instructions, less than what the kernel adds to them.
+func TestLength(t *testing.T) {
+	const most = 2500
+	info, err := mustLoad(t).program.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	instructions, err := info.Instructions()
+	if err != nil {
+		t.Skipf("this kernel does not tell the instructions: %v", err)
+	}
+	n := len(instructions)
+	for _, i := range instructions {
+		if i.OpCode.IsDWordLoad() {
+			n++ // it takes the room of two
+		}
+	}
+	t.Logf("%d instructions", n)
+	if n > most {
+		t.Errorf("the filter has %d instructions, want at most %d", n, most)
+	}
+}

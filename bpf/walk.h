@@ -62,7 +62,7 @@ static __always_inline void end_walk(__u64 id)
 	struct tap_walk *w = walk_at(id, walk_of(id) & 1);
 
 	if (w && w->id == id)
-		READ(w->next) = READ(w->hole) = 0;
+		READ(w->next) = READ(w->hole) = READ(w->run) = 0;
 }
 
 static __always_inline __u64 cursor(__u32 seq, __u32 span, __u32 held)
@@ -140,9 +140,11 @@ static __always_inline int locate(struct __sk_buff *skb, struct tap_walk *w, str
 	__u64 next = READ(w->next), hole = READ(w->hole), early = READ(w->early);
 
 	r->model = READ(w->model);
+	r->same = 0;
 	if (leads(next, seq, payload)) {
 		r->held = FIELD(w, held[0]);
 		go_to(r, next, seq);
+		r->same = r->pos <= r->span;
 		return AT_NEXT;
 	}
 	if (leads(hole, seq, payload)) {
@@ -196,7 +198,7 @@ __noinline int step(struct __sk_buff *skb)
 	struct step *r = the_step();
 	struct tap_counters *c = the_counters();
 	__u32 carry, pos, size, end;
-	__u64 x[2] = {0, 0}, mask;
+	__u64 x[2] = {0, 0}, mask, key;
 
 	if (!r || !c)
 		return 0;
@@ -209,6 +211,11 @@ __noinline int step(struct __sk_buff *skb)
 		return 0;
 	mask = low_bytes(carry);
 	x[0] = (x[0] & ~mask) | (r->held & mask);
+	key = frame_key(x[0], x[1]);
+	if (!key || key != r->last || carry)
+		r->same = 0;
+	r->last = key;
+	r->frames++;
 	size = frame_length(x[0]);
 	end = FRAME_HEADER - carry;
 	if (is_whole(x[0])) {
@@ -230,11 +237,20 @@ __noinline int step(struct __sk_buff *skb)
  * A socket may have a filter of no more than about 2,500 instructions (optmem_max,
  * before Linux 6.8), and in a loop the verifier follows every way through it.
  */
-__noinline int steps_32(struct __sk_buff *skb)
+__noinline int steps_8(struct __sk_buff *skb)
 {
 #pragma unroll
-	for (int i = 0; i < 32; i++)
+	for (int i = 0; i < 8; i++)
 		if (!step(skb))
+			return 0;
+	return 1;
+}
+
+__noinline int steps_64(struct __sk_buff *skb)
+{
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		if (!steps_8(skb))
 			return 0;
 	return 1;
 }
@@ -276,8 +292,39 @@ static __always_inline void claim(__u64 id, __u32 seq)
 	FIELD(w, early) = 0;
 	FIELD(w, held[0]) = 0;
 	FIELD(w, model) = 0;
+	FIELD(w, last) = 0;
+	FIELD(w, run) = 0;
 	FIELD(w, id) = id;
 	FIELD(w, next) = cursor(seq, 0, 0);
+}
+
+/*
+ * Adds the frames of a packet to the run that is behind it, or starts one with them.
+ * Returns 0 if that cannot be.
+ */
+static __always_inline int extend(struct tap_walk *w, struct step *r, __u32 start)
+{
+	__u64 run = FIELD(w, run), frames = run >> TAP_RUN_FRAMES & TAP_RUN_MOST;
+	__u64 check = r->last * 0x9E3779B97F4A7C15ULL >> 48;
+
+	if (!run)
+		run = (__u64)start << TAP_RUN_SEQ | check;
+	else if ((run & 0xffff) != check || frames + r->frames > TAP_RUN_MOST ||
+		 (__u32)(run >> TAP_RUN_SEQ) + (__u32)frames * (frame_length(r->last) + FRAME_HEADER) != start)
+		return 0;
+	FIELD(w, run) = run + ((__u64)r->frames << TAP_RUN_FRAMES);
+	return 1;
+}
+
+/* Sends the run, so that another may start. Without room for it, none does. */
+static __always_inline void send_run(struct tap_walk *w, struct step *r, struct tap_counters *c)
+{
+	__u64 run = FIELD(w, run), piece[3] = {(run >> TAP_RUN_SEQ) << 32 | (__u32)r->id, run, 0};
+
+	if (!run || bpf_ringbuf_output(&pieces, piece, sizeof(piece), BPF_RB_NO_WAKEUP))
+		return;
+	FIELD(w, run) = 0;
+	COUNT(pieces, 1);
 }
 
 /*
@@ -286,10 +333,11 @@ static __always_inline void claim(__u64 id, __u32 seq)
  */
 __noinline __u32 walk(struct __sk_buff *skb, __u64 id, __u32 base, __u32 payload, __u32 seq)
 {
-	int which = walk_of(id);
+	int which = walk_of(id), omit = 0;
 	struct tap_counters *c;
 	struct tap_walk *w;
 	struct step *r;
+	__u32 start;
 	__u64 at;
 
 	if (which < 0)
@@ -308,18 +356,21 @@ __noinline __u32 walk(struct __sk_buff *skb, __u64 id, __u32 base, __u32 payload
 		COUNT(unsynced, 1);
 	if (which == AT_NOTHING)
 		return WALK_WHOLE;
-	if (r->pos > payload)
+	r->last = FIELD(w, last);
+	/* The last byte of a payload may end a message, but not of one that may be in a run. */
+	if (r->pos > payload || (r->pos == payload && r->same && r->last))
 		return which == AT_EARLY ? WALK_WHOLE : WALK_OMIT;
 	r->id = id;
 	r->base = base;
 	r->payload = payload;
 	r->first = seq;
-	r->length = r->repeats = r->keep = 0;
+	r->length = r->repeats = r->keep = r->frames = 0;
+	start = seq + r->pos;
 	/* What is before the header is no payload that is left out, or that is not known yet. */
 	r->whole = r->pos > r->span || which == AT_EARLY || payload < WALK_LEAST;
 #pragma unroll
-	for (int i = 0; i < TAP_FRAMES / 32; i++)
-		if (!steps_32(skb))
+	for (int i = 0; i < TAP_FRAMES / 64; i++)
+		if (!steps_64(skb))
 			break;
 	if (r->pos < payload) {
 		if (payload - r->pos + r->carry < FRAME_HEADER)
@@ -327,7 +378,12 @@ __noinline __u32 walk(struct __sk_buff *skb, __u64 id, __u32 base, __u32 payload
 		else
 			r->whole = 1; /* too many for one packet */
 	}
-	if (r->length && !r->whole)
+	/* A slot that user space has not confirmed may be taken, and the run with it. */
+	if (r->same && r->frames && r->pos >= payload && w->user)
+		omit = extend(w, r, start);
+	if (which == AT_NEXT && !omit)
+		send_run(w, r, c);
+	if (r->length && !r->whole && !omit)
 		send(r, c);
 	at = cursor(seq + r->pos, r->span, r->carry);
 	if (which == AT_EARLY) {
@@ -341,11 +397,15 @@ __noinline __u32 walk(struct __sk_buff *skb, __u64 id, __u32 base, __u32 payload
 		if (early && w->early_seq == (__u32)at && !r->carry) {
 			at = early;
 			FIELD(w, early) = 0;
+			r->last = 0;
 		}
 		FIELD(w, held[0]) = r->held;
+		FIELD(w, last) = r->last;
 		FIELD(w, model) = r->model;
 		FIELD(w, next) = at;
 	}
+	if (omit)
+		return WALK_OMIT;
 	if (r->whole || r->keep >= payload)
 		return WALK_WHOLE;
 	COUNT(walked, 1);

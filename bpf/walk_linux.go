@@ -57,6 +57,7 @@ func (t *Tap) Walk(d *Direction, seq, span uint32, header []byte) bool {
 	}
 	if early := atomic.LoadUint64(&w.Early); known && early != 0 && atomic.LoadUint32(&w.EarlySeq) == seq {
 		atomic.StoreUint64(&w.Held[0], 0)
+		atomic.StoreUint64(&w.Last, 0)
 		atomic.StoreUint64(&w.Next, early)
 		return true
 	}
@@ -82,7 +83,7 @@ func (t *Tap) Unwalk(d *Direction) {
 }
 
 func (t *Tap) clear(w *tapTapWalk) {
-	for _, p := range []*uint64{&w.Next, &w.Hole, &w.Early, &w.Held[0], &w.Held[1], &w.Model} {
+	for _, p := range []*uint64{&w.Next, &w.Hole, &w.Early, &w.Held[0], &w.Held[1], &w.Model, &w.Last, &w.Run} {
 		atomic.StoreUint64(p, 0)
 	}
 }

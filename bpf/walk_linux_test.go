@@ -23,6 +23,11 @@ func frames(kinds string, lengths ...int) string {
 	return b.String()
 }
 
+// windowUpdate is one for a stream.
+func windowUpdate(stream byte) string {
+	return "\x00\x00\x04\x08\x00\x00\x00\x00" + string(stream) + "xxxx"
+}
+
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // walker passes the packets of a direction to the filter.
@@ -88,12 +93,13 @@ func TestWalk(t *testing.T) {
 		{"WINDOW_UPDATE inside", frames("DWWD", 1000, 4, 4, 1000), []int{2044}, []int{9}, []string{"1009+9", "1022+9", "1035+9"}},
 		{"PADDED", frames("PD", 1000, 1000), []int{2018}, []int{1018}, nil},
 		{"empty DATA ends", frames("DE", 1000, 0), []int{1018}, []int{9}, []string{"1009+9"}},
-		{"the inside of a payload", frames("D", 3000), []int{1000, 2000, 2400, 3009}, []int{9, -1, -1, 0}, nil},
-		{"a payload up to a packet's end", frames("D", 1991), []int{1000, 2000}, []int{9, 0}, nil},
+		{"the inside of a payload", frames("D", 3000), []int{1000, 2000, 2400, 3009}, []int{9, -1, -1, -1}, nil},
+		{"the end of a message", frames("E", 3000), []int{1000, 2000, 2400, 3009}, []int{9, -1, -1, 0}, nil},
+		{"a payload up to a packet's end", frames("D", 1991), []int{1000, 2000}, []int{9, -1}, nil},
 		{"a header in two packets", frames("DD", 1000, 1000), []int{1013, 2018}, []int{9, 5}, []string{"1009+4"}},
 		{"a header in two packets, but for a byte", frames("DD", 1000, 1000), []int{1017, 2018}, []int{9, 1}, []string{"1009+8"}},
-		{"a header in three packets", frames("DDD", 1000, 1000, 1000), []int{1010, 1014, 2027, 3027}, []int{9, 4, 4, 0}, []string{"1009+1", "2018+9"}},
-		{"small packets", frames("DD", 100, 100), []int{109, 218}, []int{109, 109}, nil},
+		{"a header in three packets", frames("DDD", 1000, 1000, 1000), []int{1010, 1014, 2027, 3027}, []int{9, 4, 4, -1}, []string{"1009+1", "2018+9"}},
+		{"small packets", frames("DD", 100, 101), []int{109, 219}, []int{109, 110}, nil},
 		{"many frames", strings.Repeat(frames("D", 1), 300), []int{3000}, whole(2999), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -123,10 +129,10 @@ func TestWalkOrder(t *testing.T) {
 		w := newWalker(t, strings.Repeat(frames("D", 1991), 6))
 		w.tap.Walk(w.d, w.base, 0, nil)
 		got := []int{w.pass(0, 2500, 0), w.pass(5000, 7500, 0), w.pass(7500, 10000, 0), w.pass(2500, 5000, 0), w.pass(10000, 12000, 0)}
-		if diff := cmp.Diff([]int{9, 0, 0, 0, 9}, got); diff != "" {
+		if diff := cmp.Diff([]int{9, 0, -1, 0, -1}, got); diff != "" {
 			t.Errorf("captured in place (-want +got):\n%s", diff)
 		}
-		for _, to := range []int{2500, 5000, 7500, 10000} {
+		for _, to := range []int{2500, 5000, 7500} {
 			if diff := cmp.Diff([]string{fmt.Sprintf("%d+9", (to-1)/2000*2000)}, w.pieces(to-2500, to)); diff != "" {
 				t.Errorf("pieces (-want +got):\n%s", diff)
 			}
@@ -149,7 +155,7 @@ func TestWalkOrder(t *testing.T) {
 		}, {
 			"sent again", strings.Repeat(frames("D", 991), 6),
 			[][2]int{{0, 2000}, {2000, 4000}, {0, 2000}, {1000, 4000}, {4000, 6000}},
-			[]int{9, 9, 2000, 3000, 9},
+			[]int{9, -1, 2000, 3000, -1},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -164,6 +170,69 @@ func TestWalkOrder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRun has frames that are like the one before left out, and asks for them.
+func TestRun(t *testing.T) {
+	windows := func(n int) string { return strings.Repeat(frames("W", 4), n) }
+	type ask struct{ at, of, want int } // how many from there on are like the frame at of
+	for _, test := range []struct {
+		name   string
+		stream string
+		cuts   []int
+		want   []int // captured in place
+		asks   []ask
+	}{
+		{"WINDOW_UPDATE", windows(5), []int{13, 26, 52, 65}, []int{13, -1, -1, -1}, []ask{{0, 0, 0}, {13, 0, 4}, {14, 0, 0}, {26, 0, 3}, {65, 0, 0}}},
+		{"of another stream", windows(1) + windowUpdate(7) + windowUpdate(0), []int{13, 26, 39}, []int{13, -1, -1}, []ask{{13, 0, 2}}},
+		{"DATA", frames("DDDDD", 500, 500, 500, 500, 500), []int{509, 1500, 2545}, []int{509, -1, -1}, []ask{{509, 0, 4}, {1018, 0, 3}, {1019, 0, 0}}},
+		{"DATA of another length", frames("DDDD", 500, 500, 501, 501), []int{509, 1018, 1528, 2038}, []int{509, -1, 510, -1}, []ask{{509, 0, 1}, {1018, 0, 0}, {1528, 1018, 1}}},
+		{"DATA of another stream", frames("D", 500) + strings.Replace(frames("D", 500), "\x01x", "\x02x", 1), []int{509, 1018}, []int{509, 509}, nil},
+		{"END_STREAM", frames("DDE", 500, 500, 500), []int{509, 1018, 1527}, []int{509, -1, 509}, []ask{{509, 0, 1}}},
+		{"PADDED", frames("PP", 500, 500), []int{509, 1018}, []int{509, 509}, nil},
+		{"HEADERS between", frames("WWHWW", 4, 4, 30, 4, 4), []int{13, 26, 65, 78, 91}, []int{13, -1, 39, 13, -1}, []ask{{13, 0, 1}, {78, 65, 1}}},
+		{"a packet that ends in a header", frames("DDD", 500, 500, 500), []int{509, 1023, 1527}, []int{509, 9, 504}, nil},
+		{"more than one packet for a frame", frames("DDD", 500, 500, 500), []int{509, 700, 1018, 1200, 1527}, []int{509, -1, -1, -1, -1}, []ask{{509, 0, 2}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWalker(t, test.stream)
+			w.tap.Walk(w.d, w.base, 0, nil)
+			var got []int
+			from := 0
+			for _, to := range test.cuts {
+				got = append(got, w.pass(from, to, 0))
+				from = to
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("captured in place (-want +got):\n%s", diff)
+			}
+			for _, a := range test.asks {
+				if n := w.tap.LeftOut(w.d, w.base+uint32(a.at), []byte(test.stream[a.of:a.of+9])); n != a.want {
+					t.Errorf("%d frames like that at %d are left out at %d, want %d", n, a.of, a.at, a.want)
+				}
+			}
+		})
+	}
+	t.Run("not confirmed", func(t *testing.T) {
+		w := newWalker(t, preface+windows(3))
+		if got := []int{w.pass(0, 24, 0), w.pass(24, 37, 0), w.pass(37, 50, 0)}; !cmp.Equal(got, []int{24, 13, 13}) {
+			t.Errorf("captured %d", got)
+		}
+	})
+	t.Run("no room for one that has ended", func(t *testing.T) {
+		w := newWalker(t, windows(2)+frames("HWWD", 30, 4, 4, 0))
+		w.tap.Walk(w.d, w.base, 0, nil)
+		got := []int{w.pass(0, 13, 0), w.pass(13, 26, 0)}
+		fillPieces(t, w.tap)
+		// Nothing more is left out until there is.
+		got = append(got, w.pass(26, 65, 0), w.pass(65, 78, 0), w.pass(78, 91, 0))
+		if diff := cmp.Diff([]int{13, -1, 39, 13, 13}, got); diff != "" {
+			t.Errorf("captured in place (-want +got):\n%s", diff)
+		}
+		if n := w.tap.LeftOut(w.d, w.base+13, []byte(w.stream[:9])); n != 1 {
+			t.Errorf("%d frames are left out, want 1", n)
+		}
+	})
 }
 
 // TestPreface checks that the walk of both directions starts with a connection, and
@@ -204,6 +273,16 @@ func TestCutEnd(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"2985+15"}, w.pieces(0, 3000)); diff != "" {
 		t.Errorf("pieces (-want +got):\n%s", diff)
+	}
+}
+
+// fillPieces leaves no room for pieces.
+func fillPieces(t *testing.T, tap *Tap) {
+	other := &walker{t, tap, direction(client6, server6), [2]netip.AddrPort{client6, server6}, frames("DED", 600, 600, 600), 0}
+	for before := tap.Counters().PiecesFull; tap.Counters().PiecesFull == before; {
+		tap.Walk(other.d, 0, 0, nil)
+		other.pass(0, len(other.stream), 0)
+		tap.clear(tap.walk(tap.id(other.d)))
 	}
 }
 

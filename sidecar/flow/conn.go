@@ -8,9 +8,9 @@ import (
 	"github.com/spile-dev/spile/sidecar/exchange"
 )
 
-// conn is a TCP connection. Direction 0 is that of its key.
+// conn is a TCP connection. Direction 0 is its key.
 type conn struct {
-	key    bpf.Direction
+	dirs   [2]bpf.Direction
 	x      *exchange.Conn // from the first data on, until the end
 	half   [2]half
 	last   int64 // time of the last packet
@@ -194,9 +194,12 @@ func (t *Table) shift(h *half) {
 // deliver passes a segment on, unless it has to wait; then it returns false.
 func (t *Table) deliver(c *conn, d exchange.Dir, l *late) bool {
 	h := &c.half[d]
+	if !t.reaches(c, d, l.At, l.Seq) {
+		return false
+	}
 	switch ahead := int64(int32(l.Seq - h.next)); {
 	case ahead > 0:
-		if c.x.Skippable(d) < ahead || !t.inTurn(c, d, l.Ack) {
+		if !t.inTurn(c, d, l.At, l.Ack) {
 			return false
 		}
 		t.skip(c, d, ahead)
@@ -211,7 +214,7 @@ func (t *Table) deliver(c *conn, d exchange.Dir, l *late) bool {
 		l.length -= old
 		l.Seq, l.Aligned = h.next, false
 	}
-	if !t.inTurn(c, d, l.Ack) {
+	if !t.inTurn(c, d, l.At, l.Ack) {
 		return false
 	}
 	h.settle()
@@ -234,13 +237,20 @@ func (t *Table) early(c *conn, d exchange.Dir, seq uint32) {
 
 // inTurn reports whether the other direction has been delivered as far as the
 // sender of a segment had received it.
-func (t *Table) inTurn(c *conn, d exchange.Dir, ack uint32) bool {
+func (t *Table) inTurn(c *conn, d exchange.Dir, at int64, ack uint32) bool {
 	other := &c.half[d.Opposite()]
-	if !other.known {
+	return !other.known || other.ahead(ack) <= 0 || t.reaches(c, d.Opposite(), at, ack)
+}
+
+// reaches reports whether nothing is missing of a direction that is needed and comes
+// before a sequence number.
+func (t *Table) reaches(c *conn, d exchange.Dir, at int64, seq uint32) bool {
+	h := &c.half[d]
+	if h.ahead(seq) <= c.x.Skippable(d) {
 		return true
 	}
-	ahead := other.ahead(ack)
-	return ahead <= 0 || ahead <= c.x.Skippable(d.Opposite())
+	t.fill(c, d, at, seq)
+	return h.ahead(seq) <= c.x.Skippable(d)
 }
 
 // missing passes over bytes that were sent and will not come: needed or not.
@@ -281,11 +291,10 @@ func (t *Table) endHalf(c *conn, d exchange.Dir) bool {
 	if !h.fin || h.ended || len(h.late) > 0 {
 		return false
 	}
-	n := int64(int32(h.finSeq - h.next))
-	if n > 0 && c.x.Skippable(d) < n || !t.inTurn(c, d, h.finAck) {
+	if !t.reaches(c, d, h.finAt, h.finSeq) || !t.inTurn(c, d, h.finAt, h.finAck) {
 		return false
 	}
-	if n > 0 {
+	if n := int64(int32(h.finSeq - h.next)); n > 0 {
 		t.skip(c, d, n)
 	}
 	h.ended = true
@@ -300,6 +309,7 @@ func (t *Table) reset(c *conn, d exchange.Dir, s *segment) {
 	h := &c.half[d]
 	t.pump(c)
 	if c.x != nil {
+		t.fill(c, d, s.at, s.seq)
 		if ahead := h.ahead(s.seq); ahead < -plausible || ahead > plausible && ahead-plausible > c.x.Skippable(d) {
 			t.Stats.Stray++
 			return
@@ -317,6 +327,7 @@ func (t *Table) reset(c *conn, d exchange.Dir, s *segment) {
 // end closes a connection towards the exchange layer and keeps it as closed.
 func (t *Table) end(c *conn, why exchange.Outcome, at int64) {
 	if c.x != nil {
+		t.fillBoth(c, at)
 		c.x.Close(why, at)
 		c.x = nil
 	}
@@ -335,12 +346,4 @@ func (t *Table) end(c *conn, why exchange.Outcome, at int64) {
 			t.remove(l.oldest())
 		}
 	}
-}
-
-// direction returns what the filter knows a direction by, until the next call.
-func (t *Table) direction(c *conn, d exchange.Dir) *bpf.Direction {
-	if t.told = c.key; d != 0 {
-		t.told = reverse(&c.key)
-	}
-	return &t.told
 }

@@ -39,6 +39,7 @@ func (f *filter) Forget(d *bpf.Direction) { delete(f.ranges, *d); delete(f.brief
 
 func (f *filter) Walk(*bpf.Direction, uint32, uint32, []byte) bool { return false }
 func (f *filter) Unwalk(*bpf.Direction)                            {}
+func (f *filter) LeftOut(*bpf.Direction, uint32, []byte) int       { return 0 }
 
 func (f *filter) Piece(d *bpf.Direction, from, to uint32) (seq uint32, b []byte, ok bool) {
 	for _, p := range f.pieces[*d] {

@@ -11,7 +11,7 @@ type half struct {
 	ended    bool   // and everything before it
 	skipping bool   // the filter was told to leave out bytes up to skipTo
 	brief    bool   // the filter was told that the direction is brief, since briefAt
-	walking  bool   // the filter was told where frames are
+	walking  bool   // the filter was told where frames are, last at walkedAt
 	unwalked bool   // the filter was told that no frame boundary is known
 	acks     bool   // acked is valid
 	isn      uint32 // initial sequence number
@@ -20,6 +20,7 @@ type half struct {
 	finSeq   uint32
 	finAck   uint32 // what the sender of FIN had received
 	skipTo   uint32
+	walkedAt uint32
 	finAt    int64
 	briefAt  int64
 	// The lowest and the highest acknowledgement number sent in this direction.

@@ -49,6 +49,7 @@ func (t *Table) giveUp(c *conn) {
 		return
 	}
 	h := &c.half[best.dir]
+	t.fill(c, best.dir, c.last, best.to)
 	if n := best.to - h.next; int32(n) > 0 {
 		t.missing(c, best.dir, n)
 	}

@@ -78,10 +78,15 @@ func (e *h2end) data(stream uint32, end bool) int {
 	content := []byte(strings.Repeat("\x00\x00\x04\x01\x05\x00\x00\x00\x01\x82\x86\x84\x41", n/13+1))[:n]
 	if e.IntN(4) == 0 {
 		_ = e.framer.WriteDataPadded(stream, end, content, make([]byte, e.IntN(200)))
-	} else {
-		_ = e.framer.WriteData(stream, end, content)
+		return n
 	}
-	return n
+	total := n
+	for e.large && e.IntN(6) > 0 { // equal frames, of which the filter leaves some out
+		_ = e.framer.WriteData(stream, false, content)
+		total += n
+	}
+	_ = e.framer.WriteData(stream, end, content)
+	return total
 }
 
 // noise writes a frame that changes nothing.
@@ -91,6 +96,9 @@ func (e *h2end) noise(stream uint32) {
 		_ = e.framer.WritePing(e.IntN(2) == 0, [8]byte{1})
 	case 1:
 		_ = e.framer.WriteWindowUpdate(stream*e.Uint32N(2), 1+e.Uint32N(1000))
+		for e.large && e.IntN(20) > 0 {
+			_ = e.framer.WriteWindowUpdate(stream*e.Uint32N(2), 1+e.Uint32N(1000))
+		}
 	case 2:
 		_ = e.framer.WritePriority(stream, http2.PriorityParam{StreamDep: 3, Weight: 7})
 	case 3:

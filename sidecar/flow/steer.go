@@ -25,7 +25,7 @@ func (t *Table) steer(c *conn, d exchange.Dir) {
 		return
 	}
 	span := uint32(min(n, window))
-	if !t.config.Skipper.Skip(t.direction(c, d), h.next, span, brief) {
+	if !t.config.Skipper.Skip(&c.dirs[d], h.next, span, brief) {
 		return
 	}
 	h.skipping, h.skipTo = n > 0, h.next+span
@@ -48,9 +48,13 @@ func (c *conn) brief(d exchange.Dir) bool {
 // walks tells the filter where a direction's next frame is, if it is of HTTP/2, and
 // reports whether the filter goes on by itself.
 func (t *Table) walks(c *conn, d exchange.Dir) bool {
+	const often = 4 << 10 // bytes
 	h := &c.half[d]
-	if t.config.Walker == nil || !h.known {
+	switch {
+	case t.config.Walker == nil || !h.known:
 		return false
+	case h.walking && h.next-h.walkedAt < often && c.x.HasFrames(d):
+		return true // the filter goes on, or is told soon that it has lost its way
 	}
 	f, after, span, header := c.x.NextFrame(d)
 	switch f {
@@ -67,72 +71,17 @@ func (t *Table) walks(c *conn, d exchange.Dir) bool {
 		return true
 	case exchange.KnownFrames:
 		t.takeBack(c, d)
-		h.unwalked = false
-		h.walking = t.config.Walker.Walk(t.direction(c, d), h.next+after, span, header)
+		h.unwalked, h.walkedAt = false, h.next
+		h.walking = t.config.Walker.Walk(&c.dirs[d], h.next+after, span, header)
 	}
 	return h.walking
 }
 
 func (t *Table) unwalk(c *conn, d exchange.Dir) {
 	if h := &c.half[d]; h.walking {
-		t.config.Walker.Unwalk(t.direction(c, d))
+		t.config.Walker.Unwalk(&c.dirs[d])
 		h.walking = false
 	}
-}
-
-// cut passes over the n next bytes of a direction, which a segment was captured
-// without. Of them there may be pieces that were captured beside it. What lies
-// between these is left out rightly only if it is not needed, as always.
-func (t *Table) cut(c *conn, d exchange.Dir, s exchange.Segment, n uint32) {
-	h := &c.half[d]
-	for end := h.next + n; h.next != end; {
-		f, _, _, _ := c.x.NextFrame(d)
-		if f != exchange.NoFrames && t.pass(c, d, s.At, end-h.next) { // no frame starts in it
-			return
-		}
-		hole, piece := t.piece(c, d, end)
-		if hole > 0 && !t.pass(c, d, s.At, hole) {
-			t.missing(c, d, hole)
-			if f != exchange.NoFrames || c.x.Lost() {
-				t.missing(c, d, end-h.next)
-				return
-			}
-		}
-		if len(piece) > 0 {
-			s.Seq, s.Aligned = h.next, false
-			c.x.Data(d, s, piece)
-			h.next += uint32(len(piece))
-		}
-	}
-}
-
-// piece returns the next bytes of a direction that were captured beside their
-// packet, which goes up to end, and how many are missing before them.
-func (t *Table) piece(c *conn, d exchange.Dir, end uint32) (hole uint32, piece []byte) {
-	next := c.half[d].next
-	if t.config.Walker == nil {
-		return end - next, nil
-	}
-	seq, b, ok := t.config.Walker.Piece(t.direction(c, d), next, end)
-	switch {
-	case !ok:
-		return end - next, nil
-	case before(seq, next):
-		b = b[next-seq:]
-	default:
-		hole = seq - next
-	}
-	return hole, b[:min(len(b), int(end-next-hole))]
-}
-
-// pass passes over bytes that were not captured, if they are not needed.
-func (t *Table) pass(c *conn, d exchange.Dir, at int64, n uint32) bool {
-	if !c.x.Pass(d, at, int64(n)) {
-		return false
-	}
-	t.Stats.Omitted += uint64(n)
-	c.half[d].next += n
-	return true
 }
 
 // takeBack has the filter capture a direction again. It reports whether the filter
@@ -141,7 +90,7 @@ func (t *Table) takeBack(c *conn, d exchange.Dir) bool {
 	h := &c.half[d]
 	skipping := h.skipping
 	if skipping || h.brief {
-		t.config.Skipper.Forget(t.direction(c, d))
+		t.config.Skipper.Forget(&c.dirs[d])
 		h.skipping, h.brief = false, false
 	}
 	return skipping

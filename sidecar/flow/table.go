@@ -24,11 +24,12 @@ type Skipper interface {
 }
 
 // Walker is told where the next HTTP/2 frame of a direction is, finds those that
-// follow, and has bytes that were captured beside packets; see bpf.Tap.
+// follow, and has what was captured beside packets; see bpf.Tap.
 type Walker interface {
 	Walk(d *bpf.Direction, seq, span uint32, header []byte) bool
 	Unwalk(d *bpf.Direction)
 	Piece(d *bpf.Direction, from, to uint32) (seq uint32, b []byte, ok bool)
+	LeftOut(d *bpf.Direction, seq uint32, header []byte) int
 }
 
 // Config says how a Table works. Zero values mean the defaults.
@@ -94,11 +95,11 @@ type Table struct {
 	config   Config
 	engine   *exchange.Engine
 	conns    map[bpf.Direction]*conn
+	recent   *conn   // that of the last segment
 	lists    [3]list // by state, least recently used first
 	stalled  []*conn // those with something that waits
 	lastTick int64
 	segment  segment
-	told     bpf.Direction // for direction
 }
 
 // NewTable returns an empty table.
@@ -146,11 +147,30 @@ func (t *Table) Packet(p capture.Packet) {
 		t.Stats.Ignored++
 		return
 	}
-	key, dir := canonical(&s.from)
-	c := t.conns[key]
-	if c = t.admit(c, &key, dir, s); c != nil {
+	c, dir := t.find(&s.from)
+	if c == nil || s.flags&flagSYN != 0 {
+		key, d := canonical(&s.from)
+		c, dir = t.admit(c, &key, d, s), d
+	}
+	if c != nil {
+		t.recent = c
 		t.take(c, dir, s)
 	}
+}
+
+// find returns the connection that a direction is of, if it is known, and which of
+// its directions that is. Most often it is the same as the last time.
+func (t *Table) find(d *bpf.Direction) (*conn, exchange.Dir) {
+	if c := t.recent; c != nil {
+		switch *d {
+		case c.dirs[0]:
+			return c, 0
+		case c.dirs[1]:
+			return c, 1
+		}
+	}
+	key, dir := canonical(d)
+	return t.conns[key], dir
 }
 
 // canonical returns the key of a connection, which is its direction 0, and the
@@ -170,8 +190,8 @@ func reverse(d *bpf.Direction) bpf.Direction {
 	}
 }
 
-// admit returns the connection that a segment belongs to: c, or a new one, or
-// nil if it is of no interest.
+// admit returns the connection that a segment of none that is known, or a SYN,
+// belongs to: c, or a new one, or nil if it is of no interest.
 func (t *Table) admit(c *conn, key *bpf.Direction, dir exchange.Dir, s *segment) *conn {
 	syn := s.flags&(flagSYN|flagACK) == flagSYN
 	if c != nil && syn {
@@ -189,7 +209,7 @@ func (t *Table) admit(c *conn, key *bpf.Direction, dir exchange.Dir, s *segment)
 		t.Stats.Stray++
 		return nil
 	}
-	c = &conn{key: *key, v4: s.v4, last: s.at}
+	c = &conn{dirs: [2]bpf.Direction{*key, reverse(key)}, v4: s.v4, last: s.at}
 	t.conns[*key] = c
 	t.Stats.Opened++
 	t.Stats.Open++
@@ -210,8 +230,11 @@ func (t *Table) enlist(c *conn, s state) {
 }
 
 func (t *Table) remove(c *conn) {
+	if t.recent == c {
+		t.recent = nil
+	}
 	t.lists[c.state].remove(c)
-	delete(t.conns, c.key)
+	delete(t.conns, c.dirs[0])
 	t.Stats.Open--
 }
 
@@ -239,7 +262,7 @@ func (t *Table) Tick(now int64) {
 		l := &t.lists[s]
 		for l.n > 0 && now-l.oldest().last > idle {
 			c := l.oldest()
-			if t.takeBackSkips(c) {
+			if t.takeBackSkips(c) || t.fillBoth(c, now) {
 				// The filter was leaving out its packets: see whether there are any.
 				c.last = now
 				t.enlist(c, open)
@@ -273,7 +296,7 @@ func (c *conn) ends() [2]netip.AddrPort {
 		return netip.AddrFrom16(b).Unmap()
 	}
 	return [2]netip.AddrPort{
-		netip.AddrPortFrom(addr(c.key.Source), c.key.SourcePort),
-		netip.AddrPortFrom(addr(c.key.Destination), c.key.DestinationPort),
+		netip.AddrPortFrom(addr(c.dirs[0].Source), c.dirs[0].SourcePort),
+		netip.AddrPortFrom(addr(c.dirs[0].Destination), c.dirs[0].DestinationPort),
 	}
 }
