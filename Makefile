@@ -133,7 +133,7 @@ fmt: $(GOLANGCI_LINT) ## Format the Go code
 
 .PHONY: chart-test
 chart-test: $(HELM) ## Lint the chart and test what it renders
-	@mkdir -p $(TOOLS)/bin && ln -sf $(HELM) $(TOOLS)/bin/helm
+	@mkdir -p $(TOOLS)/bin; [ $(HELM) -ef $(TOOLS)/bin/helm ] || ln -sf $(HELM) $(TOOLS)/bin/helm
 	$(HELM) lint --strict charts/spile --set otlp.endpoint=http://collector:4318
 	PATH=$(TOOLS)/bin:$$PATH REQUIRE_HELM=1 $(GO) test -json -count=1 ./charts/... | $(tally) -save $(RESULTS)/chart.json
 
