@@ -85,6 +85,7 @@ enum tap_run {
 	TAP_RUN_SEQ = 32,
 	TAP_RUN_FRAMES = 16,
 	TAP_RUN_MOST = 0xffff, /* frames */
+	TAP_RUN_BYTES = 16 << 20, /* a packet in about so many shows where the direction is */
 };
 
 /* A few bytes of a direction, captured beside its packets. */

@@ -305,12 +305,13 @@ static __always_inline void claim(__u64 id, __u32 seq)
 static __always_inline int extend(struct tap_walk *w, struct step *r, __u32 start)
 {
 	__u64 run = FIELD(w, run), frames = run >> TAP_RUN_FRAMES & TAP_RUN_MOST;
+	__u64 bytes = frames * (frame_length(r->last) + FRAME_HEADER);
 	__u64 check = r->last * 0x9E3779B97F4A7C15ULL >> 48;
 
 	if (!run)
 		run = (__u64)start << TAP_RUN_SEQ | check;
-	else if ((run & 0xffff) != check || frames + r->frames > TAP_RUN_MOST ||
-		 (__u32)(run >> TAP_RUN_SEQ) + (__u32)frames * (frame_length(r->last) + FRAME_HEADER) != start)
+	else if ((run & 0xffff) != check || frames + r->frames > TAP_RUN_MOST || bytes > TAP_RUN_BYTES ||
+		 (__u32)(run >> TAP_RUN_SEQ) + (__u32)bytes != start)
 		return 0;
 	FIELD(w, run) = run + ((__u64)r->frames << TAP_RUN_FRAMES);
 	return 1;

@@ -2,6 +2,7 @@ package flow_test
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -80,6 +81,42 @@ func TestCutChunks(t *testing.T) {
 	want := []string{client + " GET a.example / -> 200 complete, 0 up, -1 down"}
 	if diff := cmp.Diff(want, got); diff != "" || tap.Counters().Cut == 0 {
 		t.Errorf("%d packets cut; exchanges (-want +got):\n%s", tap.Counters().Cut, diff)
+	}
+}
+
+// TestHugeBody has a body longer than half the space of sequence numbers left out, in
+// frames that are so large that a run of few of them is as well.
+func TestHugeBody(t *testing.T) {
+	const size, n = 1 << 20, 6 << 10
+	tap := mustLoad(t)
+	var got []string
+	table := flow.NewTable(flow.Config{Skipper: tap, Walker: tap, Emit: func(x *exchange.Exchange) {
+		got = append(got, fmt.Sprintf("%d %s, %d down", x.Response.Status, x.Outcome, x.Response.BodySize))
+	}})
+	take := inKernel(t, tap)
+	c := packets.Open(client, server, 0, 0)
+	c.Request("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x06\x01\x05\x00\x00\x00\x01\x82\x86\x84\x41\x01a", 0)
+	c.Response("\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x01\x01\x04\x00\x00\x00\x01\x88", 0)
+	seq := uint32(1 + 9 + 10)
+	send := func(frame string) { // no more of it than this is looked at
+		s := packets.Segment{From: c.Server, To: c.Client, Seq: seq, Ack: 1 + 24 + 9 + 15, Flags: packets.ACK, Payload: frame}
+		c.Packets = append(c.Packets, capture.Packet{At: c.At, Data: s.Bytes(), Len: 40 + len(frame)})
+		seq += 9 + size
+	}
+	for range n {
+		send("\x10\x00\x00\x00\x00\x00\x00\x00\x01" + strings.Repeat("x", 100))
+	}
+	send("\x00\x00\x00\x00\x01\x00\x00\x00\x01")
+	for i, p := range c.Packets {
+		if p, ok := take(i, p); ok {
+			table.Packet(p)
+		}
+	}
+	if diff := cmp.Diff([]string{fmt.Sprintf("200 complete, %d down", n*size)}, got); diff != "" {
+		t.Errorf("exchanges (-want +got):\n%s", diff)
+	}
+	if captured := table.Stats.Packets; captured > n/10 {
+		t.Errorf("%d of %d packets are captured", captured, n)
 	}
 }
 
