@@ -78,6 +78,9 @@ func (t *Table) watch(c *conn, now int64) {
 // expire gives up what a connection has waited for too long. It reports whether
 // anything still waits.
 func (t *Table) expire(c *conn, now int64) bool {
+	if t.stuck(c) {
+		t.pump(c) // the filter may have left out since what is waited for
+	}
 	for t.stuck(c) {
 		timeout := holeTimeout
 		if t.acknowledged(c) {

@@ -276,3 +276,28 @@ func TestLeftOutAlone(t *testing.T) {
 		}
 	})
 }
+
+// TestLeftOutLater has frames left out after what follows them was captured, as two
+// CPUs may hand them over: it need not wait until they are given up.
+func TestLeftOutLater(t *testing.T) {
+	message := "\x00\x00\x64\x00\x00\x00\x00\x00\x01" + strings.Repeat("x", 100)
+	var got []string
+	l := &leaving{}
+	table := flow.NewTable(flow.Config{Skipper: l, Walker: l, Emit: func(x *exchange.Exchange) {
+		got = append(got, fmt.Sprintf("%s, %d down", x.Outcome, x.Response.BodySize))
+	}})
+	c := packets.Open(client, server, 0, 0)
+	c.Request("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x06\x01\x05\x00\x00\x00\x01\x82\x86\x84\x41\x01a", 0)
+	head := "\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\x01\x01\x04\x00\x00\x00\x01\x88" + message
+	c.Response(head, 0).Response(message, 0).Response("\x00\x00\x00\x00\x01\x00\x00\x00\x01", 0)
+	for i, p := range c.Packets {
+		if i != len(c.Packets)-2 {
+			table.Packet(p)
+		}
+	}
+	l.seq, l.n = uint32(1+len(head)), 1
+	table.Tick(c.At + 100e6)
+	if diff := cmp.Diff([]string{"complete, 200 down"}, got); diff != "" {
+		t.Errorf("exchanges (-want +got):\n%s", diff)
+	}
+}
