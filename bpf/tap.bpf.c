@@ -212,8 +212,11 @@ static __always_inline int tap_segment(struct __sk_buff *skb, struct segment *s,
 	} else if (walking && payload) {
 		keep = walk(skb, id, headers, payload, seq);
 		if (keep == (__u32)WALK_PREFACE) {
+			__u64 other = other_direction_id(s, &t);
+
 			claim(id, seq + PREFACE);
-			claim(other_direction_id(s, &t), __builtin_bswap32(t.ack));
+			if (walk_of(other) < 0)
+				claim(other, __builtin_bswap32(t.ack));
 			keep = walk(skb, id, headers, payload, seq);
 			if (keep == (__u32)WALK_PREFACE)
 				keep = payload;

@@ -11,7 +11,7 @@
 #pragma once
 
 #include "frames.h"
-#include "pieces.h"
+#include "slots.h"
 
 enum {
 	WALK_OMIT = -1,    /* of a packet nothing is needed */
@@ -22,53 +22,6 @@ enum {
 	PLACE = 32,        /* bytes that are rather captured in place than left out before a header */
 	REPEATS = 15,
 };
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, TAP_WALK_SLOTS);
-	__type(key, __u32);
-	__type(value, struct tap_walk);
-} walks SEC(".maps");
-
-/* As COUNT: so that the compiler cannot merge two fields into one at an offset in a register. */
-#define FIELD(w, field)                                                                            \
-	(*({                                                                                       \
-		void *at_ = w;                                                                     \
-		asm volatile("%0 += %1" : "+r"(at_) : "i"(__builtin_offsetof(struct tap_walk, field))); \
-		(volatile __u64 *)at_;                                                             \
-	}))
-
-static __always_inline struct tap_walk *walk_at(__u64 id, __u32 neighbour)
-{
-	__u64 slot = (id >> 32 & (TAP_WALK_SLOTS - 1)) ^ neighbour;
-
-	return bpf_map_lookup_elem(&walks, &slot);
-}
-
-/* Returns the number of a direction's slot as its distance from the first possible, -1 if there is none. */
-static __always_inline int walk_of(__u64 id)
-{
-	struct tap_walk *w = walk_at(id, 0);
-
-	if (w && w->id == id)
-		return 0;
-	w = walk_at(id, 1);
-	return w && w->id == id ? 1 : -1;
-}
-
-static __always_inline void end_walk(__u64 id)
-{
-	struct tap_walk *w = walk_at(id, walk_of(id) & 1);
-
-	if (w && w->id == id)
-		READ(w->next) = READ(w->hole) = READ(w->run) = 0;
-}
-
-static __always_inline __u64 cursor(__u32 seq, __u32 span, __u32 held)
-{
-	return 1ULL << TAP_CURSOR_VALID | (__u64)held << TAP_CURSOR_HELD | (__u64)span << TAP_CURSOR_SPAN | seq;
-}
 
 /* Tells whether a cursor says where in a packet the next frame is. */
 static __always_inline int leads(__u64 at, __u32 seq, __u32 payload)
@@ -272,33 +225,6 @@ static __always_inline void hold(struct __sk_buff *skb, struct step *r, struct t
 }
 
 /*
- * Gives a direction a slot, whose next frame header is at a sequence number. User
- * space is too late to do that for the first body of a connection. It may take the
- * slot for another one until it has confirmed it.
- */
-static __always_inline void claim(__u64 id, __u32 seq)
-{
-	struct tap_walk *w = walk_at(id, 0);
-
-	if (!w)
-		return;
-	if (w->user && w->id != id) {
-		w = walk_at(id, 1);
-		if (!w || (w->user && w->id != id))
-			return;
-	}
-	FIELD(w, next) = 0;
-	FIELD(w, hole) = 0;
-	FIELD(w, early) = 0;
-	FIELD(w, held[0]) = 0;
-	FIELD(w, model) = 0;
-	FIELD(w, last) = 0;
-	FIELD(w, run) = 0;
-	FIELD(w, id) = id;
-	FIELD(w, next) = cursor(seq, 0, 0);
-}
-
-/*
  * Adds the frames of a packet to the run that is behind it, or starts one with them.
  * Returns 0 if that cannot be.
  */
@@ -359,8 +285,12 @@ __noinline __u32 walk(struct __sk_buff *skb, __u64 id, __u32 base, __u32 payload
 		return WALK_WHOLE;
 	r->last = FIELD(w, last);
 	/* The last byte of a payload may end a message, but not of one that may be in a run. */
-	if (r->pos > payload || (r->pos == payload && r->same && r->last))
-		return which == AT_EARLY ? WALK_WHOLE : WALK_OMIT;
+	if (r->pos > payload || (r->pos == payload && r->same && r->last)) {
+		if (which == AT_EARLY)
+			return WALK_WHOLE;
+		/* Content of HTTP/1 may look like a preface: user space shall see that something is missing. */
+		return w->user ? WALK_OMIT : 0;
+	}
 	r->id = id;
 	r->base = base;
 	r->payload = payload;

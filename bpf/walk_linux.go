@@ -74,8 +74,8 @@ func (t *Tap) Walk(d *Direction, seq, span uint32, header []byte) bool {
 // itself: all of it is captured.
 func (t *Tap) Unwalk(d *Direction) {
 	id := t.id(d)
-	t.pieces.forget(uint32(id))
 	if w := t.walk(id); w != nil && w.Id == id {
+		t.pieces.forget(uint32(id))
 		t.clear(w)
 		atomic.StoreUint64(&w.Id, 0)
 		atomic.StoreUint32(&w.User, 0)

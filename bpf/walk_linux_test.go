@@ -244,14 +244,24 @@ func TestPreface(t *testing.T) {
 	if got := w.pass(0, 500, 0); got != 500 {
 		t.Errorf("of the preface's packet %d bytes are captured, want 500", got)
 	}
+	if got := w.pass(500, 1500, 0); got != 0 {
+		t.Errorf("of a payload %d bytes are captured, want none, but the packet", got)
+	}
+	w.tap.Walk(w.d, w.base+24, 0, nil)
 	if got := w.pass(500, 1500, 0); got != -1 {
-		t.Errorf("of a payload %d bytes are captured", got)
+		t.Errorf("of a payload %d bytes are captured, and the packet", got)
 	}
 	if got := server.pass(0, 1500, 0); got != 48 {
 		t.Errorf("of the server's first packet %d bytes are captured, want 48", got)
 	}
 	if got := w.pass(1500, 2072, packets.FIN); got != 0 {
 		t.Errorf("of a payload with FIN %d bytes are captured, want none", got)
+	}
+	w.tap.Unwalk(w.d)
+	w.tap.Walk(server.d, 48, 0, nil)
+	w.pass(0, 500, 0)
+	if got := server.pass(1500, 2000, 0); got != -1 {
+		t.Errorf("after what may be a preface %d bytes of a payload that user space knows are captured", got)
 	}
 	w.tap.Unwalk(w.d)
 	if got := w.pass(2072, 3000, 0); got != 928 {

@@ -17,6 +17,9 @@ func (t *Table) cut(c *conn, d exchange.Dir, s exchange.Segment, n uint32) {
 			if t.leftOut(c, d, s.At, end) {
 				continue
 			}
+			if f == exchange.NoFrames {
+				t.disown(c)
+			}
 			t.missing(c, d, hole)
 			if f != exchange.NoFrames || c.x.Lost() {
 				t.missing(c, d, end-h.next)

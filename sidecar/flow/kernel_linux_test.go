@@ -120,6 +120,32 @@ func TestHugeBody(t *testing.T) {
 	}
 }
 
+// TestPrefaceInContent has a request with content that looks like the start of HTTP/2,
+// to the filter too: exchanges after it are lost, and counted, but not all of them.
+func TestPrefaceInContent(t *testing.T) {
+	tap := mustLoad(t)
+	var got []string
+	table := flow.NewTable(flow.Config{Skipper: tap, Walker: tap, Emit: func(x *exchange.Exchange) { got = append(got, line(x)) }})
+	c := packets.Open(client, server, 0, 0)
+	const post = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 24\r\n\r\n"
+	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	c.Request(post, 0).Request("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).Response(ok, 0)
+	for range 4 {
+		c.Request(request, 0).Response(ok, 0)
+	}
+	replay(t, table, c.Packets, 0, inKernel(t, tap))
+	want := []string{client + " POST a.example / -> 200 complete, 24 up, 0 down"}
+	for range 2 {
+		want = append(want, client+" GET a.example /x -> 200 complete, 0 up, 0 down")
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("exchanges (-want +got):\n%s", diff)
+	}
+	if n := table.Exchanges().Seen; n != 5 {
+		t.Errorf("%d requests are counted, want 5", n)
+	}
+}
+
 // FuzzKernel has random connections of HTTP/2 pass the filter in the kernel, which
 // walks their frames, and whose contents look like frames: nothing that is needed
 // may be missing. If packets are sent again, out of order or lost, the walk may be

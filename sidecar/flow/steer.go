@@ -84,6 +84,15 @@ func (t *Table) unwalk(c *conn, d exchange.Dir) {
 	}
 }
 
+// disown has the filter walk nothing of a connection without frames: it may have taken
+// content for the start of HTTP/2.
+func (t *Table) disown(c *conn) {
+	if t.config.Walker != nil {
+		t.config.Walker.Unwalk(&c.dirs[0])
+		t.config.Walker.Unwalk(&c.dirs[1])
+	}
+}
+
 // takeBack has the filter capture a direction again. It reports whether the filter
 // was leaving out packets of it.
 func (t *Table) takeBack(c *conn, d exchange.Dir) bool {
