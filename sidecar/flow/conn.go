@@ -324,6 +324,16 @@ func (t *Table) reset(c *conn, d exchange.Dir, s *segment) {
 	t.end(c, exchange.Reset, s.at)
 }
 
+// forget ends a connection of which no more is awaited: what waits is delivered, so
+// that no message ends before what is known of it.
+func (t *Table) forget(c *conn, why exchange.Outcome, at int64) {
+	for t.stuck(c) {
+		t.giveUp(c)
+	}
+	t.end(c, why, at)
+	t.remove(c)
+}
+
 // end closes a connection towards the exchange layer and keeps it as closed.
 func (t *Table) end(c *conn, why exchange.Outcome, at int64) {
 	if c.x != nil {

@@ -198,8 +198,7 @@ func (t *Table) admit(c *conn, key *bpf.Direction, dir exchange.Dir, s *segment)
 		if c.half[dir].sentSYN(s.seq, c.state == closed) {
 			return c
 		}
-		t.end(c, exchange.Evicted, s.at) // the ports are used again
-		t.remove(c)
+		t.forget(c, exchange.Evicted, s.at) // the ports are used again
 		c = nil
 	}
 	if c != nil {
@@ -242,8 +241,7 @@ func (t *Table) evict(c *conn, now int64) {
 	if c.state == open {
 		t.Stats.Evicted++
 	}
-	t.end(c, exchange.Evicted, now)
-	t.remove(c)
+	t.forget(c, exchange.Evicted, now)
 }
 
 // Tick lets time pass: packets that are missing are given up, idle connections
@@ -278,12 +276,7 @@ func (t *Table) Tick(now int64) {
 func (t *Table) Close(now int64) {
 	for _, s := range []state{open, embryonic, closed} {
 		for l := &t.lists[s]; l.n > 0; {
-			c := l.oldest()
-			for t.stuck(c) {
-				t.giveUp(c)
-			}
-			t.end(c, exchange.Unfinished, now)
-			t.remove(c)
+			t.forget(l.oldest(), exchange.Unfinished, now)
 		}
 	}
 }

@@ -79,6 +79,8 @@ var (
 )
 
 func TestTCP(t *testing.T) {
+	const chunked = "POST /u HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+	k := uint32(len(chunked))
 	end := func(o string) string { return fmt.Sprintf(none, o) }
 	for _, tt := range []struct {
 		name   string
@@ -108,6 +110,7 @@ func TestTCP(t *testing.T) {
 		{"reset after FIN", newScript().open().client(ack, 1, 1, request).client(fin|ack, 1+n, 1, "").client(rst, 2+n, 0, ""), []string{end("reset")}},
 		{"reset from elsewhere", newScript().open().client(ack, 1, 1, request).server(rst|ack, 1<<30, 1+n, "").server(ack, 1, 1+n, response), []string{whole}},
 		{"ports used again", newScript().open().client(ack, 1, 1, request).client(syn, 1<<20, 0, "").server(syn|ack, 1<<20, 1<<20+1, "").client(ack, 1<<20+1, 1<<20+1, request).server(ack, 1<<20+1, 1<<20+1+n, response), []string{end("evicted"), whole}},
+		{"ports used again, bytes missing", newScript().open().client(ack, 1, 1, chunked).server(ack, 1, 1+k, response).client(ack, 7+k, 1+m, "llo\r\n0\r\n\r\n").client(syn, 1<<20, 0, ""), []string{client + " POST a.example /u -> 200 complete, -1 up, 5 down"}},
 		{"ports used again after the end", newScript().open().client(ack|fin, 1, 1, request).server(ack|fin, 1, 2+n, response).client(syn, 1<<20, 0, "").server(syn|ack, 1<<20, 1<<20+1, "").client(ack, 1<<20+1, 1<<20+1, request).server(ack, 1<<20+1, 1<<20+1+n, response), []string{whole, whole}},
 		{"ports used again after a reset, no handshake seen", newScript().open().client(ack, 1, 1, request).server(rst|ack, 1, 1+n, "").wait(6*second).client(ack, 1<<20, 1<<20, request).server(ack, 1<<20, 1<<20+n, response), []string{end("reset"), whole}},
 		{"request that crosses the server's FIN", newScript().open().client(ack, 1, 1, request).server(ack, 1, 1+n, response).server(fin|ack, 1+m, 1+n, "").client(ack, 1+n, 1+m, request).server(rst, 2+m, 0, ""), []string{whole, end("no_response")}},
