@@ -75,13 +75,13 @@ func (r *Recorder) Record(m *span.Measurement, ns uint64, x *Exemplar) {
 		bucket++
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	s := r.find(m)
 	s.buckets[bucket]++
 	s.sum += ns
 	if x != nil {
 		s.keep(*x, bucket, ns)
 	}
-	r.mu.Unlock()
 }
 
 func (s *series) keep(x Exemplar, bucket int, ns uint64) {
