@@ -45,14 +45,22 @@ func (r run) from(seq uint32, header []byte) int {
 // filter left out because they are like the one before, which has the header.
 func (t *Tap) LeftOut(d *Direction, seq uint32, header []byte) int {
 	id := t.id(d)
+	n := 0
 	// The filter sends a run before it starts another: what is not here any more then
 	// is there.
-	var now run
-	if w := t.walk(id); w != nil && atomic.LoadUint64(&w.Id) == id {
-		now = run(atomic.LoadUint64(&w.Run))
+	if w, runs := t.walk(id); w != nil && atomic.LoadUint64(&w.Id) == id {
+		for i := range runs {
+			n = max(n, run(atomic.LoadUint64((*uint64)(&runs[i]))).from(seq, header))
+		}
 	}
 	t.drain(0)
-	return max(now.from(seq, header), t.pieces.run(uint32(id), seq, header))
+	return max(n, t.pieces.run(uint32(id), seq, header))
+}
+
+func forgetRuns(runs []run) {
+	for i := range runs {
+		atomic.StoreUint64((*uint64)(&runs[i]), 0)
+	}
 }
 
 // ended is a run that the filter has ended.
@@ -79,4 +87,13 @@ func (s *pieces) run(tag, from uint32, header []byte) (n int) {
 	s.n -= past
 	s.releaseEmpty(tag, q)
 	return n
+}
+
+// addRun puts a run where it belongs, most often last.
+func (q *queue) addRun(r ended) {
+	i := len(q.runs)
+	for i > 0 && before(r.start(), q.runs[i-1].start()) {
+		i--
+	}
+	q.runs = slices.Insert(q.runs, i, r)
 }

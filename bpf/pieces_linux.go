@@ -121,7 +121,7 @@ const maxPieces = 4096
 type queue struct {
 	all  []piece
 	past int
-	runs []ended // in the order that they ended in
+	runs []ended // in the order of their sequence numbers
 }
 
 func (q *queue) waiting() []piece { return q.all[q.past:] }
@@ -185,8 +185,7 @@ func (s *pieces) add(record []byte) {
 	s.n++
 	s.count++
 	if last == 0 {
-		q := s.queue(tag)
-		q.runs = append(q.runs, ended{run(binary.LittleEndian.Uint64(record[8:])), age})
+		s.queue(tag).addRun(ended{run(binary.LittleEndian.Uint64(record[8:])), age})
 		return
 	}
 	p := piece{seq: binary.LittleEndian.Uint32(record[4:]), n: last & 0xf, repeats: last >> 4, age: age}

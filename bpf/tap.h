@@ -16,6 +16,7 @@ enum tap_limits {
 	TAP_OVERHEAD = 104,    /* bytes that a packet takes in a ring beside its own, about */
 
 	TAP_WALK_SLOTS = 512,        /* power of two */
+	TAP_RUN_CPUS = 16,           /* power of two */
 	TAP_FRAMES = 1024,           /* HTTP/2 frames that are walked in a packet */
 	TAP_PIECES_BYTES = 128 << 10, /* of pieces that can wait for user space */
 };
@@ -59,7 +60,6 @@ struct tap_walk {
 	__u64 held[2];   /* bytes of the header at next, at hole, if a packet ended in it */
 	__u64 model;     /* the first 8 bytes of the last DATA header */
 	__u64 last;      /* frame_key of the frame before next */
-	__u64 run;       /* frames that were left out whole: TAP_RUN */
 	__u32 early_seq;
 	__u32 user;      /* not 0 if user space wrote the slot; else it may be taken */
 };
@@ -78,7 +78,8 @@ enum tap_cursor {
 /*
  * A run is frames with the same header, which is also that of the frame before
  * them: nothing of them is needed but how many there are. It has the sequence
- * number of the first in its upper half, then their number, then a hash of the header. In a map it
+ * number of the first in its upper half, then their number, then a hash of the
+ * header. A slot has one for each CPU, so that none ends what another adds to; each
  * is one word, so that user space may read it while it grows.
  */
 enum tap_run {

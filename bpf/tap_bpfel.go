@@ -81,7 +81,6 @@ type tapTapWalk struct {
 	Held     [2]uint64
 	Model    uint64
 	Last     uint64
-	Run      uint64
 	EarlySeq uint32
 	User     uint32
 }
@@ -94,6 +93,7 @@ const (
 	tapMapPieces      = "pieces"
 	tapMapPorts       = "ports"
 	tapMapRooms       = "rooms"
+	tapMapRuns        = "runs"
 	tapMapSkips       = "skips"
 	tapMapSteps       = "steps"
 	tapMapWalks       = "walks"
@@ -156,6 +156,7 @@ type tapMapSpecs struct {
 	Pieces   *ebpf.MapSpec `ebpf:"pieces"`
 	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Rooms    *ebpf.MapSpec `ebpf:"rooms"`
+	Runs     *ebpf.MapSpec `ebpf:"runs"`
 	Skips    *ebpf.MapSpec `ebpf:"skips"`
 	Steps    *ebpf.MapSpec `ebpf:"steps"`
 	Walks    *ebpf.MapSpec `ebpf:"walks"`
@@ -192,6 +193,7 @@ type tapMaps struct {
 	Pieces   *ebpf.Map `ebpf:"pieces"`
 	Ports    *ebpf.Map `ebpf:"ports"`
 	Rooms    *ebpf.Map `ebpf:"rooms"`
+	Runs     *ebpf.Map `ebpf:"runs"`
 	Skips    *ebpf.Map `ebpf:"skips"`
 	Steps    *ebpf.Map `ebpf:"steps"`
 	Walks    *ebpf.Map `ebpf:"walks"`
@@ -203,6 +205,7 @@ func (m *tapMaps) Close() error {
 		m.Pieces,
 		m.Ports,
 		m.Rooms,
+		m.Runs,
 		m.Skips,
 		m.Steps,
 		m.Walks,

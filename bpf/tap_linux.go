@@ -25,6 +25,7 @@ type Tap struct {
 	rooms    []tapTapRoom
 	counters []tapTapCounters
 	walks    []tapTapWalk
+	runs     []run // of each slot of walks
 	ring     pieceRing
 	pieces   pieces
 	mapped   [][]byte
@@ -80,6 +81,9 @@ func (t *Tap) loadWalking(spec *ebpf.CollectionSpec) error {
 	err := t.mapAll(&o.tapMaps)
 	if err == nil {
 		t.walks, err = mapArray[tapTapWalk](t, o.Walks)
+	}
+	if err == nil {
+		t.runs, err = mapArray[run](t, o.Runs)
 	}
 	if err == nil {
 		err = t.mapPieces(o.Pieces)

@@ -225,33 +225,35 @@ static __always_inline void hold(struct __sk_buff *skb, struct step *r, struct t
 }
 
 /*
- * Adds the frames of a packet to the run that is behind it, or starts one with them.
- * Returns 0 if that cannot be.
+ * Adds the frames of a packet to the run that is behind it, or starts one with them,
+ * for which the one before is sent. Returns 0 if that cannot be.
  */
-static __always_inline int extend(struct tap_walk *w, struct step *r, __u32 start)
+static __always_inline int extend(struct step *r, __u32 neighbour, __u32 start, struct tap_counters *c)
 {
-	__u64 run = FIELD(w, run), frames = run >> TAP_RUN_FRAMES & TAP_RUN_MOST;
-	__u64 bytes = frames * (frame_length(r->last) + FRAME_HEADER);
-	__u64 check = r->last * 0x9E3779B97F4A7C15ULL >> 48;
+	__u64 check = r->last * 0x9E3779B97F4A7C15ULL >> 48, *at = run_at(r->id, neighbour);
+	__u64 run, bytes, piece[3];
 
+	if (!at)
+		return 0;
+	run = READ(*at);
+	bytes = (run >> TAP_RUN_FRAMES & TAP_RUN_MOST) * (frame_length(r->last) + FRAME_HEADER);
+	if (run && ((run & 0xffff) != check || (run >> TAP_RUN_FRAMES & TAP_RUN_MOST) + r->frames > TAP_RUN_MOST ||
+		    bytes > TAP_RUN_BYTES || (__u32)(run >> TAP_RUN_SEQ) + (__u32)bytes != start)) {
+		piece[0] = (run >> TAP_RUN_SEQ) << 32 | (__u32)r->id;
+		piece[1] = run;
+		piece[2] = 0;
+		if (bpf_ringbuf_output(&pieces, piece, sizeof(piece), BPF_RB_NO_WAKEUP))
+			return 0;
+		COUNT(pieces, 1);
+		READ(*at) = 0;
+		if (bytes > TAP_RUN_BYTES && (run & 0xffff) == check)
+			return 0;
+		run = 0;
+	}
 	if (!run)
 		run = (__u64)start << TAP_RUN_SEQ | check;
-	else if ((run & 0xffff) != check || frames + r->frames > TAP_RUN_MOST || bytes > TAP_RUN_BYTES ||
-		 (__u32)(run >> TAP_RUN_SEQ) + (__u32)bytes != start)
-		return 0;
-	FIELD(w, run) = run + ((__u64)r->frames << TAP_RUN_FRAMES);
+	READ(*at) = run + ((__u64)r->frames << TAP_RUN_FRAMES);
 	return 1;
-}
-
-/* Sends the run, so that another may start. Without room for it, none does. */
-static __always_inline void send_run(struct tap_walk *w, struct step *r, struct tap_counters *c)
-{
-	__u64 run = FIELD(w, run), piece[3] = {(run >> TAP_RUN_SEQ) << 32 | (__u32)r->id, run, 0};
-
-	if (!run || bpf_ringbuf_output(&pieces, piece, sizeof(piece), BPF_RB_NO_WAKEUP))
-		return;
-	FIELD(w, run) = 0;
-	COUNT(pieces, 1);
 }
 
 /*
@@ -260,7 +262,7 @@ static __always_inline void send_run(struct tap_walk *w, struct step *r, struct 
  */
 __noinline __u32 walk(struct __sk_buff *skb, __u64 id, __u32 base, __u32 payload, __u32 seq)
 {
-	int which = walk_of(id), omit = 0;
+	int which = walk_of(id), neighbour = which & 1, omit = 0;
 	struct tap_counters *c;
 	struct tap_walk *w;
 	struct step *r;
@@ -269,7 +271,7 @@ __noinline __u32 walk(struct __sk_buff *skb, __u64 id, __u32 base, __u32 payload
 
 	if (which < 0)
 		return is_preface(skb, base, payload) ? (__u32)WALK_PREFACE : payload;
-	w = walk_at(id, which & 1);
+	w = walk_at(id, neighbour);
 	if (!w)
 		return payload;
 	r = the_step();
@@ -311,9 +313,7 @@ __noinline __u32 walk(struct __sk_buff *skb, __u64 id, __u32 base, __u32 payload
 	}
 	/* A slot that user space has not confirmed may be taken, and the run with it. */
 	if (r->same && r->frames && r->pos >= payload && w->user)
-		omit = extend(w, r, start);
-	if (which == AT_NEXT && !omit)
-		send_run(w, r, c);
+		omit = extend(r, neighbour, start, c);
 	if (r->length && !r->whole && !omit)
 		send(r, c);
 	at = cursor(seq + r->pos, r->span, r->carry);

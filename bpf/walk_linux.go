@@ -19,24 +19,26 @@ func (c cursor) valid() bool { return c != 0 }
 func (c cursor) seq() uint32 { return uint32(c) }
 
 // walk returns the slot of a direction, or one that it may have, or nil if others
-// hold both. One that the filter claimed itself may be taken.
-func (t *Tap) walk(id uint64) *tapTapWalk {
+// hold both, and its runs. One that the filter claimed itself may be taken.
+func (t *Tap) walk(id uint64) (w *tapTapWalk, runs []run) {
 	if len(t.walks) == 0 {
-		return nil
+		return nil, nil
 	}
+	perSlot := len(t.runs) / len(t.walks)
 	i := id >> 32 & uint64(len(t.walks)-1)
 	a, b := &t.walks[i], &t.walks[i^1]
+	runsOf := func(i uint64) []run { return t.runs[int(i)*perSlot:][:perSlot] }
 	switch {
 	case atomic.LoadUint64(&a.Id) == id:
-		return a
+		return a, runsOf(i)
 	case atomic.LoadUint64(&b.Id) == id:
-		return b
+		return b, runsOf(i ^ 1)
 	case a.User == 0:
-		return a
+		return a, runsOf(i)
 	case b.User == 0:
-		return b
+		return b, runsOf(i ^ 1)
 	}
-	return nil
+	return nil, nil
 }
 
 // Walk tells the filter that an HTTP/2 frame header of the direction is at
@@ -46,11 +48,14 @@ func (t *Tap) walk(id uint64) *tapTapWalk {
 // it knows better. Walk reports whether there was room to note it.
 func (t *Tap) Walk(d *Direction, seq, span uint32, header []byte) bool {
 	id := t.id(d)
-	w := t.walk(id)
+	w, runs := t.walk(id)
 	if w == nil {
 		return false
 	}
 	known := atomic.LoadUint64(&w.Id) == id
+	if !known || w.User == 0 {
+		forgetRuns(runs)
+	}
 	atomic.StoreUint32(&w.User, 1)
 	if at := cursor(atomic.LoadUint64(&w.Next)); known && at.valid() && !before(at.seq(), seq-span) {
 		return true
@@ -74,16 +79,17 @@ func (t *Tap) Walk(d *Direction, seq, span uint32, header []byte) bool {
 // itself: all of it is captured.
 func (t *Tap) Unwalk(d *Direction) {
 	id := t.id(d)
-	if w := t.walk(id); w != nil && w.Id == id {
+	if w, runs := t.walk(id); w != nil && w.Id == id {
 		t.pieces.forget(uint32(id))
 		t.clear(w)
+		forgetRuns(runs)
 		atomic.StoreUint64(&w.Id, 0)
 		atomic.StoreUint32(&w.User, 0)
 	}
 }
 
 func (t *Tap) clear(w *tapTapWalk) {
-	for _, p := range []*uint64{&w.Next, &w.Hole, &w.Early, &w.Held[0], &w.Held[1], &w.Model, &w.Last, &w.Run} {
+	for _, p := range []*uint64{&w.Next, &w.Hole, &w.Early, &w.Held[0], &w.Held[1], &w.Model, &w.Last} {
 		atomic.StoreUint64(p, 0)
 	}
 }

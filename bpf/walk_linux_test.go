@@ -3,10 +3,13 @@ package bpf
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/spile-dev/spile/internal/packets"
 )
@@ -219,7 +222,27 @@ func TestRun(t *testing.T) {
 			t.Errorf("captured %d", got)
 		}
 	})
+	t.Run("by two CPUs in turn", func(t *testing.T) {
+		w := newWalker(t, windows(9))
+		w.tap.Walk(w.d, w.base, 0, nil)
+		got := w.pass(0, 13, 0)
+		for i := 1; i < 9; i++ {
+			pin(t, i%2)
+			got += w.pass(13*i, 13*i+13, 0)
+		}
+		if got != 13-8 {
+			t.Errorf("captured %d, want 13 of the first and of 8 nothing", got)
+		}
+		for at := 1; at < 9; {
+			n := w.tap.LeftOut(w.d, w.base+13*uint32(at), []byte(w.stream[:9]))
+			if n == 0 {
+				t.Fatalf("nothing is left out behind frame %d", at)
+			}
+			at += n
+		}
+	})
 	t.Run("no room for one that has ended", func(t *testing.T) {
+		pin(t, 0)
 		w := newWalker(t, windows(2)+frames("HWWD", 30, 4, 4, 0))
 		w.tap.Walk(w.d, w.base, 0, nil)
 		got := []int{w.pass(0, 13, 0), w.pass(13, 26, 0)}
@@ -286,13 +309,38 @@ func TestCutEnd(t *testing.T) {
 	}
 }
 
+// pin has the test go on at a CPU, counted among those that it may have.
+func pin(t *testing.T, n int) {
+	t.Helper()
+	var all, one unix.CPUSet
+	runtime.LockOSThread() // until the test ends: another would have its CPU too
+	if err := unix.SchedGetaffinity(os.Getpid(), &all); err != nil {
+		t.Fatal(err)
+	}
+	n %= all.Count()
+	for cpu := 0; ; cpu++ {
+		if !all.IsSet(cpu) {
+			continue
+		}
+		if n == 0 {
+			one.Set(cpu)
+			break
+		}
+		n--
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // fillPieces leaves no room for pieces.
 func fillPieces(t *testing.T, tap *Tap) {
 	other := &walker{t, tap, direction(client6, server6), [2]netip.AddrPort{client6, server6}, frames("DED", 600, 600, 600), 0}
 	for before := tap.Counters().PiecesFull; tap.Counters().PiecesFull == before; {
 		tap.Walk(other.d, 0, 0, nil)
 		other.pass(0, len(other.stream), 0)
-		tap.clear(tap.walk(tap.id(other.d)))
+		slot, _ := tap.walk(tap.id(other.d))
+		tap.clear(slot)
 	}
 }
 
@@ -305,7 +353,8 @@ func TestPieces(t *testing.T) {
 		}
 		w.tap.Walk(w.d, w.base, 0, nil)
 		w.pass(0, len(w.stream), 0)
-		w.tap.clear(w.tap.walk(w.tap.id(w.d)))
+		slot, _ := w.tap.walk(w.tap.id(w.d))
+		w.tap.clear(slot)
 	}
 	c := w.tap.Counters()
 	if c.PiecesFull == 0 || c.Pieces+c.PiecesFull < 10000 {
