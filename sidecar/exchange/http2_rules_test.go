@@ -134,3 +134,21 @@ func TestHTTP2AttachTrailers(t *testing.T) {
 		t.Errorf("%d requests seen (-want +got):\n%s", r.engine.Stats.Seen, diff)
 	}
 }
+
+// TestHTTP2WithoutMethod has a request that is none (RFC 9113, section 8.3.1): it is
+// counted, and what it adds to the table serves the next one.
+func TestHTTP2WithoutMethod(t *testing.T) {
+	cl, sv := newH2Peer(0), newH2Peer(1)
+	r := run(t, exchange.Limits{}, []step{
+		{0, preface, sends},
+		cl.settings(), sv.settings(),
+		cl.headers(1, true, ":scheme", "http", ":path", "/none", "x", "1"), sv.headers(1, true, ":status", "400"),
+		cl.headers(3, true, h2get("/a", "x", "1")...), sv.headers(3, true, ":status", "200"),
+	}, 0)
+	if diff := cmp.Diff([]string{"GET /a HTTP/2 [a.example] -> 200 complete, 0 up, 0 down, 1+0 fields"}, r.got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if n := r.engine.Stats.Dropped[exchange.DropMalformed]; n != 1 {
+		t.Errorf("%d requests dropped as malformed, want 1", n)
+	}
+}

@@ -142,6 +142,9 @@ func (h *h2) takeRequestBlock(id uint32, f frame, origin Segment, at int64, bloc
 		c.e.Stats.Seen--
 		c.recycle(p)
 		return
+	case x.Request.Method == "" && !b.unknown: // RFC 9113, section 8.3.1
+		h.drop(id, DropMalformed)
+		return
 	case len(h.streams) > c.e.limits.Streams:
 		h.drop(id, DropPipeline)
 		return
