@@ -33,7 +33,7 @@ func (r run) from(seq uint32, header []byte) int {
 	if r == 0 || key == 0 || uint16(r) != uint16(key*0x9E3779B97F4A7C15>>48) || before(seq, r.start()) {
 		return 0
 	}
-	stride := frameHeader + uint32(header[0])<<16 + uint32(header[1])<<8 + uint32(header[2])
+	stride := frameSize(header)
 	done := (seq - r.start()) / stride
 	if (seq-r.start())%stride != 0 || done >= r.frames() {
 		return 0

@@ -20,7 +20,7 @@ struct {
 struct step {
 	__u64 id, held, model, lo, hi; /* lo, hi: a frame header that waits to be sent */
 	__u64 last;                    /* frame_key of the last frame */
-	__u32 seq;                     /* of that */
+	__u32 seq;                     /* of the header that waits */
 	__u32 length, repeats;         /* as in tap_piece */
 	__u32 pos;                     /* of the next header in the payload */
 	__u32 carry;                   /* bytes of it that came before the payload */

@@ -90,7 +90,11 @@ type piece struct {
 	age     uint32 // how many pieces came before
 }
 
-const frameHeader = 9
+// frameSize returns how long a frame of HTTP/2 is, header included, by that.
+func frameSize(header []byte) uint32 {
+	const headerSize = 9
+	return headerSize + uint32(header[0])<<16 + uint32(header[1])<<8 + uint32(header[2])
+}
 
 func (p *piece) end() uint32 { return p.seq + uint32(p.n) }
 
@@ -100,7 +104,7 @@ func (p *piece) again() bool {
 		return false
 	}
 	p.repeats--
-	p.seq += frameHeader + uint32(p.bytes[0])<<16 + uint32(p.bytes[1])<<8 + uint32(p.bytes[2])
+	p.seq += frameSize(p.bytes[:])
 	return true
 }
 

@@ -19,9 +19,9 @@ type h2 struct {
 
 // h2side is one direction of an HTTP/2 connection.
 type h2side struct {
-	preface int // bytes of the client's preface to come
-	header  [FrameHeader]byte
-	have    int // bytes of it
+	preface int     // bytes of the client's preface to come
+	header  [9]byte // of the frame
+	have    int     // bytes of it
 	frame   frame
 	start   Segment // where the frame starts
 	left    int     // bytes of its payload to come

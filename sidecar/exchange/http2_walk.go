@@ -1,8 +1,5 @@
 package exchange
 
-// FrameHeader is how long the header of a frame is, in bytes (RFC 9113, section 4.1).
-const FrameHeader = 9
-
 // Frames tells of the frames of a direction whether there are any.
 type Frames uint8
 
@@ -57,9 +54,10 @@ func (s *h2side) boundary() (n int, known bool) {
 	return 0, s.have == 0
 }
 
-// Frame returns the header of the last frame of a direction, or what of the next one's
-// has come and the rest of that, and after how many bytes, which are not needed, the
-// next one starts; before how many, if it is negative. It is valid until more comes.
+// Frame returns the header of the last frame of a direction, of which the next one's may
+// have replaced some, and where the next one starts: after how many bytes that are not
+// needed, or before how many that have come, if it is negative. The header is valid
+// until more comes.
 func (c *Conn) Frame(d Dir) (header []byte, next int, ok bool) {
 	if c.h2 == nil {
 		return nil, 0, false
@@ -74,24 +72,27 @@ func (c *Conn) Frame(d Dir) (header []byte, next int, ok bool) {
 	}
 }
 
-// Repeat takes the next n bytes of a direction, which are of frames like the last one,
-// of which nothing but their number is needed. Of the first some of the header may have
-// come, the last may have no end.
-func (c *Conn) Repeat(d Dir, at int64, n uint32) {
-	c.sides[d].next += n
+// Repeat takes frames like the last one of a direction, of which nothing but their number
+// is needed, and no more than some bytes of them: the last may have no end. Of the first
+// some of the header may have come. It returns how many bytes that is.
+func (c *Conn) Repeat(d Dir, at int64, frames int, most uint32) uint32 {
 	side := &c.h2.sides[d]
 	f := side.frame
-	n += uint32(side.have)
-	size := uint32(len(side.header) + f.length)
-	if frames := n / size; f.typ == frameData && frames > 0 {
-		c.h2.takeContent(d, f, at, int64(frames)*int64(f.length))
+	size := int64(len(side.header) + f.length)
+	n := min(int64(frames)*size-int64(side.have), int64(most))
+	if n <= 0 {
+		return 0
 	}
-	rest := int(n % size)
-	if side.have = min(rest, len(side.header)); side.have < len(side.header) {
-		return
+	c.sides[d].next += uint32(n)
+	whole, rest := (n+int64(side.have))/size, int((n+int64(side.have))%size)
+	if f.typ == frameData && whole > 0 {
+		c.h2.takeContent(d, f, at, whole*int64(f.length))
 	}
-	c.h2.beginFrame(d, side, Segment{At: at})
-	if rest -= len(side.header); rest > 0 {
-		c.h2.passPayload(d, side, at, rest)
+	if side.have = min(rest, len(side.header)); side.have == len(side.header) {
+		c.h2.beginFrame(d, side, Segment{At: at})
+		if rest > len(side.header) {
+			c.h2.passPayload(d, side, at, rest-len(side.header))
+		}
 	}
+	return uint32(n)
 }

@@ -101,11 +101,8 @@ func (t *Table) leftOut(c *conn, d exchange.Dir, at int64, to uint32) bool {
 	if n == 0 || next > 0 && !t.pass(c, d, at, min(uint32(next), to-h.next)) {
 		return false
 	}
-	size := int64(exchange.FrameHeader) + int64(header[0])<<16 + int64(header[1])<<8 + int64(header[2])
-	if k := uint32(min(int64(n)*size+int64(min(next, 0)), int64(to-h.next))); k > 0 {
-		t.Stats.Omitted += uint64(k)
-		c.x.Repeat(d, at, k)
-		h.next += k
-	}
+	k := c.x.Repeat(d, at, n, to-h.next)
+	t.Stats.Omitted += uint64(k)
+	h.next += k
 	return true
 }
