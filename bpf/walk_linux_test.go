@@ -64,6 +64,21 @@ func (w *walker) pass(from, to int, flags uint8) int {
 	return n - (len(p) - (to - from))
 }
 
+// check passes the stream in packets that end at cuts, and compares how many bytes of
+// each are captured in place.
+func (w *walker) check(cuts, want []int) {
+	w.t.Helper()
+	var got []int
+	from := 0
+	for _, to := range cuts {
+		got = append(got, w.pass(from, to, 0))
+		from = to
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		w.t.Errorf("captured in place (-want +got):\n%s", diff)
+	}
+}
+
 // pieces returns what was captured beside a packet.
 func (w *walker) pieces(from, to int) (all []string) {
 	w.t.Helper()
@@ -111,15 +126,7 @@ func TestWalk(t *testing.T) {
 			if !w.tap.Walk(w.d, w.base, 0, nil) {
 				t.Fatal("no room")
 			}
-			var got []int
-			from := 0
-			for _, to := range test.cuts {
-				got = append(got, w.pass(from, to, 0))
-				from = to
-			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("captured in place (-want +got):\n%s", diff)
-			}
+			w.check(test.cuts, test.want)
 			if diff := cmp.Diff(test.pieces, w.pieces(0, len(test.stream))); diff != "" {
 				t.Errorf("pieces (-want +got):\n%s", diff)
 			}
@@ -201,15 +208,7 @@ func TestRun(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWalker(t, test.stream)
 			w.tap.Walk(w.d, w.base, 0, nil)
-			var got []int
-			from := 0
-			for _, to := range test.cuts {
-				got = append(got, w.pass(from, to, 0))
-				from = to
-			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("captured in place (-want +got):\n%s", diff)
-			}
+			w.check(test.cuts, test.want)
 			for _, a := range test.asks {
 				if n := w.tap.LeftOut(w.d, w.base+uint32(a.at), []byte(test.stream[a.of:a.of+9])); n != a.want {
 					t.Errorf("%d frames like that at %d are left out at %d, want %d", n, a.of, a.at, a.want)

@@ -3,6 +3,7 @@ package sidecar_test
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -86,14 +87,21 @@ func TestLoopback(t *testing.T) {
 	b.want(t, want)
 }
 
-// TestBodies checks that the filter leaves out nearly all of large bodies.
-func TestBodies(t *testing.T) {
+// watchServer returns a sidecar that watches a server, and a client in another pod.
+func watchServer(t *testing.T) (*process, *http.Client) {
 	p := newPods(t)
 	serve(t, p.server)
 	s := start(t, p.server, ebpfCapabilities, "OTEL_TRACES_EXPORTER=none")
 	s.line(t, "capturing")
-	c := newClient(t, p.client)
-	base := "http://" + serverIP + ":8080"
+	return s, newClient(t, p.client)
+}
+
+// base is where serve listens.
+const base = "http://" + serverIP + ":8080"
+
+// TestBodies checks that the filter leaves out nearly all of large bodies.
+func TestBodies(t *testing.T) {
+	s, c := watchServer(t)
 	big := make([]byte, 20_000_000)
 	for range 3 {
 		request(t, c, "GET", base+"/bytes?length", nil, 0)
@@ -114,12 +122,7 @@ func TestBodies(t *testing.T) {
 // TestChunks checks that content in chunks is reported and, if it comes faster than it
 // can be read, left out.
 func TestChunks(t *testing.T) {
-	p := newPods(t)
-	serve(t, p.server)
-	s := start(t, p.server, ebpfCapabilities, "OTEL_TRACES_EXPORTER=none")
-	s.line(t, "capturing")
-	c := newClient(t, p.client)
-	base := "http://" + serverIP + ":8080"
+	s, c := watchServer(t)
 	big := make([]byte, 20_000_000)
 	const rounds = 10
 	for range rounds {
@@ -168,7 +171,6 @@ func TestFrames(t *testing.T) {
 func framesRound(t *testing.T, p pods) (made int, accounts map[string]any) {
 	s := start(t, p.server, ebpfCapabilities, "OTEL_TRACES_EXPORTER=none")
 	s.line(t, "capturing")
-	base := "http://" + serverIP + ":8080"
 	big := make([]byte, 20_000_000)
 	one, two := newClient(t, p.client), newH2Client(t, p.client)
 	down := func() { request(t, two, "GET", base+"/fast", nil, 0) }
