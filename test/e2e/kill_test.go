@@ -42,6 +42,11 @@ func (c cluster) testKill(t *testing.T) {
 		t.Errorf("%d of %d requests were answered", len(made), total)
 	}
 	died, back := awaitRestart(t, before)
+	for _, c := range onePod(t, red, "app=catalog").Status.Conditions {
+		if c.Type == corev1.PodReady {
+			t.Logf("the pod is ready: %s, since %s", c.Status, c.LastTransitionTime.Format(time.TimeOnly))
+		}
+	}
 	time.Sleep(2 * time.Second) // spans leave within one
 
 	got := map[string]int{}
